@@ -1,0 +1,93 @@
+"""All settings, read once from the environment (prefix `INTEGRATOR_`); the one place where they are named."""
+
+from functools import cache
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What an installation sets. Everything has a default that suits one machine, but the encryption keys.
+
+    AWS credentials and the region are not here: boto3 finds them by its own chain (environment, profile, role).
+    """
+
+    model_config = SettingsConfigDict(env_prefix="INTEGRATOR_", frozen=True, extra="ignore")
+
+    ledger_url: str = Field(
+        "sqlite:///var/integrator.sqlite3",
+        description="SQLAlchemy URL of the ledger: `sqlite:///PATH` or `postgresql+psycopg://…`.",
+    )
+    ledger_pool_size: int = Field(
+        8, ge=1, le=200, description="Connections that one process keeps open to a PostgreSQL ledger at most."
+    )
+    allow_lossy_ledger: bool = Field(
+        False,
+        description="Start although the ledger may lose what it acknowledged "
+        "(PostgreSQL with synchronous_commit or fsync off). For throw-away data only.",
+    )
+    secret_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        description="Fernet keys that encrypt credentials at rest, separated by commas: the first encrypts, "
+        "all decrypt. Make one with `flask --app web ledger new-key`.",
+    )
+    sqs_endpoint_url: str | None = Field(
+        None, description="SQS endpoint when it is not AWS's own, e.g. `http://127.0.0.1:9324`."
+    )
+    sqs_region: str = Field("us-east-1", description="AWS region of the queues.")
+    sqs_queue_url_prefix: str | None = Field(
+        None,
+        description="What stands before the queue's name in its URL, e.g. "
+        "`https://sqs.eu-west-1.amazonaws.com/123456789012/`. Default: the endpoint's account 000000000000.",
+    )
+    sqs_queue_prefix: str = Field("integrator-", description="What stands before each queue's own name.")
+    worker_threads: int = Field(16, ge=1, le=1_000, description="Syncs that one worker process runs at once.")
+    max_body_bytes: int = Field(
+        10 * 1024 * 1024, ge=1, description="A webhook's largest body in bytes; more is answered 413."
+    )
+    max_open_deliveries: int = Field(
+        100_000,
+        ge=1,
+        description="Open deliveries (later than what is applied) of one shop before it is answered 503.",
+    )
+    group_commit: int = Field(
+        64, ge=1, le=1_000, description="Webhooks that one transaction of the receiver holds at most."
+    )
+    clock_offset_seconds: float = Field(
+        0.0, description="Added to the database's clock. Only tests set it, to play hours and days."
+    )
+    failpoints: str = Field(
+        "", description="Only tests set it: `NAME=PROBABILITY,…`, where this process kills itself."
+    )
+    failpoint_seed: int = Field(0, description="Only tests set it: the seed of those probabilities.")
+    failpoint_log: str | None = Field(
+        None, description="Only tests set it: the file to which each such kill appends its name."
+    )
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    metrics_token: SecretStr | None = Field(
+        None, description="Bearer token that opens /metrics; without one the page does not exist."
+    )
+
+    @field_validator("secret_keys", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    def queue_name(self, queue: str) -> str:
+        """The name in SQS of one of our queues."""
+        return f"{self.sqs_queue_prefix}{queue}"
+
+    def queue_url(self, queue: str) -> str:
+        """The URL in SQS of one of our queues."""
+        endpoint = self.sqs_endpoint_url or f"https://sqs.{self.sqs_region}.amazonaws.com"
+        prefix = self.sqs_queue_url_prefix or f"{endpoint.rstrip('/')}/000000000000/"
+        return f"{prefix.rstrip('/')}/{self.queue_name(queue)}"
+
+
+@cache
+def settings() -> Settings:
+    """The process's settings, read at the first call."""
+    return Settings()

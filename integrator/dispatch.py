@@ -1,0 +1,220 @@
+"""The dispatcher: moves due syncs from the ledger onto the queue, in windows (PROTOCOL P1-P5).
+
+The broker is a doorbell: what is rung here is owed by the ledger whether the bell is heard or not.
+"""
+
+import sys
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from sqlalchemy import ColumnElement, Connection, and_, exists, func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from integrator import failpoints
+from integrator.clock import EPOCH, boottime, now
+from integrator.gate import window
+from integrator.ledger.engine import Ledger
+from integrator.ledger.records import Rung
+from integrator.ledger.schema import DUE_STATE, IN_FLIGHT, IS_QUEUED, gates, syncs
+from integrator.ledger.transitions import put_back, ring, ring_again
+from integrator.logs import get_logger
+from integrator.shops.base import Kind
+
+log = get_logger(__name__)
+
+QUEUES: Mapping[str, str] = {Kind.ORDER: "orders"}
+"""The queue of each kind of document."""
+
+GATE_LOCK_TIMEOUT_MS = 200
+"""How long one dispatch waits for another that holds the same gate (P1)."""
+
+GATES_A_ROUND = 50
+"""How many gates one round serves; the rest come in the next (L2)."""
+
+PUBLISH_PAUSE_SECONDS = (1.0, 30.0)
+"""The first and the longest pause of a queue that could not be published to (P3)."""
+
+PROBE_SIZE = 10
+"""How many syncs are rung to see whether a queue takes messages again: one batch."""
+
+
+class Publish(Protocol):
+    """Rings the bell for each sync; returns those whose message certainly or possibly did not go out.
+
+    It takes at most about 3 s, retries nothing and raises nothing.
+    """
+
+    def __call__(self, rung: list[Rung], /) -> list[Rung]:
+        """Publish one message each."""
+        ...
+
+
+def due_gates(connection: Connection) -> list[int]:
+    """Open gates that have due work: one index probe each, nothing for shut ones (P4)."""
+    waiting = select(syncs.c.id).where(syncs.c.gate_id == gates.c.id, _is_due())
+    rows = connection.execute(
+        select(gates.c.id).where(gates.c.opens_at <= now(), exists(waiting)).order_by(gates.c.id)
+    )
+    return list(rows.scalars())
+
+
+def _is_due() -> ColumnElement[bool]:
+    return and_(DUE_STATE, syncs.c.due_at <= now())
+
+
+def mark(
+    connection: Connection,
+    gate_ids: Collection[int],
+    *,
+    kinds: Collection[str],
+    skip_locked: bool = False,
+    limit: int | None = None,
+) -> list[Rung]:
+    """Fill the windows of these gates: lock each gate's row, count what is in flight, mark what is due (P1).
+
+    Only syncs of `kinds` are marked, at most `limit` in all.
+    """
+    left = sys.maxsize if limit is None else limit
+    chosen: list[int] = []
+    for gate_id, room in _rooms(connection, gate_ids, skip_locked=skip_locked):
+        found = _choose(connection, gate_id, kinds, min(room, left - len(chosen)))
+        chosen.extend(found)
+    return ring(connection, chosen)
+
+
+def _rooms(connection: Connection, gate_ids: Collection[int], *, skip_locked: bool) -> list[tuple[int, int]]:
+    locked = connection.execute(
+        select(gates.c.id, gates.c.window_cap, (gates.c.credentials_until != EPOCH).label("on_trial"))
+        .where(gates.c.id.in_(gate_ids), gates.c.opens_at <= now())
+        .order_by(gates.c.id)
+        .with_for_update(key_share=True, skip_locked=skip_locked)
+    ).all()
+    ids = [row.id for row in locked]
+    counted = connection.execute(
+        select(syncs.c.gate_id, func.count().label("busy"))
+        .where(syncs.c.gate_id.in_(ids), IN_FLIGHT)
+        .group_by(syncs.c.gate_id)
+    )
+    busy = {row.gate_id: row.busy for row in counted}
+    return [(row.id, window(row.window_cap, on_trial=row.on_trial) - busy.get(row.id, 0)) for row in locked]
+
+
+def _choose(connection: Connection, gate_id: int, kinds: Collection[str], places: int) -> list[int]:
+    if places <= 0:
+        return []
+    chosen = (
+        select(syncs.c.id)
+        .where(syncs.c.gate_id == gate_id, syncs.c.kind.in_(kinds), _is_due())
+        .order_by(syncs.c.priority, syncs.c.due_at)
+        .limit(places)
+        .with_for_update(skip_locked=True)
+    )
+    return list(connection.execute(chosen).scalars())
+
+
+class QueuePauses:
+    """When this process may publish to each queue again after a failure: 1 to 30 s, then one batch probes (P3)."""
+
+    def __init__(self, clock: Callable[[], float] = boottime) -> None:
+        self._clock = clock
+        self._pauses: dict[str, tuple[float, float]] = {}
+
+    def usable(self, queue: str) -> bool:
+        """Whether the queue may be published to now."""
+        return self._pauses.get(queue, (0.0, 0.0))[0] <= self._clock()
+
+    def on_trial(self, queue: str) -> bool:
+        """Whether the last publishing failed, so that no more than a probe may go out."""
+        return queue in self._pauses
+
+    def record(self, queue: str, *, failed: bool) -> None:
+        """Learn how publishing went."""
+        if not failed:
+            self._pauses.pop(queue, None)
+            return
+        first, longest = PUBLISH_PAUSE_SECONDS
+        seconds = min(self._pauses[queue][1] * 2, longest) if queue in self._pauses else first
+        self._pauses[queue] = (self._clock() + seconds, seconds)
+
+
+class Dispatcher:
+    """One process's dispatcher: one dispatch at a time; requests that come meanwhile make one more (P2)."""
+
+    def __init__(self, ledger: Ledger, publish: Publish) -> None:
+        self._ledger = ledger
+        self._publish = publish
+        self._pauses = QueuePauses()
+        self._one_at_a_time = threading.Lock()
+        self._asked = threading.Condition()
+        self._requests: set[int] = set()
+        self._thread: threading.Thread | None = None
+
+    def request(self, gate_id: int) -> None:
+        """Ask for a dispatch of this gate in the background, after a commit (D3, C5). Returns at once."""
+        with self._asked:
+            self._requests.add(gate_id)
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
+                self._thread.start()
+            self._asked.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._asked:
+                self._asked.wait_for(lambda: bool(self._requests))
+                gate_ids, self._requests = self._requests, set()
+            try:
+                self.dispatch(gate_ids)
+            except SQLAlchemyError as error:
+                # The scheduler's loop asks again within a second, so nothing waits for this one.
+                log.warning("dispatch_failed", error=type(error).__name__, gates=len(gate_ids))
+
+    def dispatch(self, gate_ids: Collection[int] | None = None, *, skip_locked: bool = False) -> int:
+        """Ring for as many due syncs of these gates as their windows have room for; all due gates by default.
+
+        Returns how many bells were rung. Raises SQLAlchemyError when the ledger can't be reached.
+        """
+        with self._one_at_a_time:
+            if gate_ids is None:
+                with self._ledger.read() as connection:
+                    gate_ids = due_gates(connection)
+            return sum(self._round(some, skip_locked) for some in batched(sorted(gate_ids), GATES_A_ROUND))
+
+    def _round(self, gate_ids: Collection[int], skip_locked: bool) -> int:
+        usable = [kind for kind, queue in QUEUES.items() if self._pauses.usable(queue)]
+        if not usable:
+            return 0
+        on_trial = any(self._pauses.on_trial(QUEUES[kind]) for kind in usable)
+        limit = PROBE_SIZE if on_trial else None
+        with self._ledger.write(lock_timeout_ms=GATE_LOCK_TIMEOUT_MS) as connection:
+            rung = mark(connection, gate_ids, kinds=usable, skip_locked=skip_locked, limit=limit)
+        failpoints.fire("dispatch.marked")
+        return self.publish(rung)
+
+    def publish(self, rung: list[Rung]) -> int:
+        """Ring what has been marked and committed; put back what failed (P3). How many bells were rung."""
+        failed = self._publish(rung) if rung else []
+        for queue in {QUEUES[one.kind] for one in rung}:
+            self._pauses.record(queue, failed=any(QUEUES[one.kind] == queue for one in failed))
+        if failed:
+            with self._ledger.write() as connection:
+                put_back(connection, failed)
+            log.warning("bells_put_back", count=len(failed))
+        return len(rung) - len(failed)
+
+    def ring_missing(self, kind: str, messages: int) -> int:
+        """Ring again for queued syncs whose message is not in the queue any more (P5).
+
+        `messages` is how many messages the queue holds, visible and in flight. The scheduler asks every 10 s.
+        """
+        with self._ledger.write() as connection:
+            queued = select(func.count()).where(IS_QUEUED, IN_FLIGHT, syncs.c.kind == kind)
+            missing = max(connection.execute(queued).scalar_one() - messages, 0)
+            again = ring_again(connection, kind, missing)
+        return self.publish(again)
+
+
+def batched(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """The items in runs of at most `size`."""
+    return (items[start : start + size] for start in range(0, len(items), size))

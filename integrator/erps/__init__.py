@@ -1,0 +1,1 @@
+"""Connectors to management systems, one module each, found through the entry-point group `integrator.erps`."""

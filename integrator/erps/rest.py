@@ -1,0 +1,235 @@
+"""The connector to a management system that speaks our own HTTP contract.
+
+The contract is docs/reference/management-system.openapi.yaml: whoever develops a system in-house writes their
+side from it. `ErpAccess.http` is made with the system's `url` as its base; `send` and `look_up` add the token.
+"""
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from urllib.parse import urlsplit
+
+import orjson
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+
+from integrator import errors
+from integrator.documents import Money
+from integrator.documents.money import Amount, Currency
+from integrator.erps.base import Action, ErpAccess, Found, Idempotency, Receipt, Request, StepKind
+from integrator.erps.rest_order import cancel_content, order_content, sendable
+from integrator.http import Answer, raise_for_status
+
+SETTLE_SECONDS = 30.0
+DEADLINE_SECONDS = 15.0
+MAX_DEADLINE_SECONDS = 25.0
+"""A call ends before its lease, which is 30 s."""
+MAX_SETTLE_SECONDS = 3_600.0
+
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+_AMOUNT = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?")
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,99}")
+_UNMAPPED = {"unknown_sku": "sku", "unknown_tax": "tax", "unknown_payment": "payment"}
+
+
+class RestErp:
+    """The contract's connector. It holds no state: threads share one."""
+
+    kind: ClassVar[str] = "rest"
+
+    def idempotency(self, config: Mapping[str, Any]) -> Idempotency:
+        """By key, unless the configuration says that the system does not remember keys."""
+        return Idempotency(config.get("idempotency", Idempotency.KEY))
+
+    def settle_seconds(self, config: Mapping[str, Any]) -> float:
+        """`settle_seconds` of the configuration, or 30."""
+        return float(config.get("settle_seconds", SETTLE_SECONDS))
+
+    def deadline_seconds(self, config: Mapping[str, Any]) -> float:
+        """`deadline_seconds` of the configuration, or 15."""
+        return float(config.get("deadline_seconds", DEADLINE_SECONDS))
+
+    def prepare(self, action: Action) -> Request:
+        """Write the request: JSON with sorted keys, the same bytes for the same action.
+
+        Raises Unmapped for an amount that is not in the order's currency, and for a key that a header can't
+        carry.
+        """
+        if len(action.key) > 255 or not _VISIBLE.fullmatch(action.key):
+            raise errors.Unmapped("the step's key is not visible ASCII of at most 255 characters", subject="key")
+        if action.kind is StepKind.CREATE:
+            return _request("POST", "/orders", action.key, order_content(action))
+        path = f"/orders/{_known_id(action.remote_id)}"
+        if action.kind is StepKind.UPDATE:
+            return _request("PUT", path, action.key, order_content(action))
+        return _request("POST", f"{path}/cancel", action.key, cancel_content(action))
+
+    def send(self, access: ErpAccess, request: Request) -> Receipt:
+        """Have the effect, and read the system's own total.
+
+        A success that does not say so in the contract's words is Transient and in doubt.
+        """
+        headers = {**_authorization(access), "Idempotency-Key": request.key, "Content-Type": "application/json"}
+        answer = access.http.request(request.method, request.path, headers=headers, body=request.body)
+        _raise_for_answer(answer, asked=re.sub(r"(?<=/orders/)[^/]+", "{id}", f"{request.method} {request.path}"))
+        record = _read(_Record, answer)
+        if not _confirms(record, request):
+            raise _not_of_the_contract(answer)
+        return Receipt(remote_id=record.id, total=record.money)
+
+    def look_up(self, access: ErpAccess, reference: str) -> list[Found]:
+        """Every order that carries the reference, the cancelled ones too."""
+        reference = sendable(reference)
+        answer = access.http.request(
+            "GET", "/orders", headers=_authorization(access), params={"reference": reference}
+        )
+        _raise_for_answer(answer, asked="GET /orders")
+        records = _read(_Records, answer).orders
+        if any(record.reference != reference for record in records):
+            raise _not_of_the_contract(answer)
+        return [
+            Found(record.id, frozenset(record.applied_keys), record.state == "cancelled", record.money)
+            for record in records
+        ]
+
+    def validate(self, config: Mapping[str, Any], secrets: Mapping[str, Any]) -> None:
+        """Check names and values. Raises ValueError with a sentence for people."""
+        _check_names("configuration", config, ("url", "idempotency", "settle_seconds", "deadline_seconds"))
+        _check_names("secrets", secrets, ("token",))
+        _check_url(config.get("url"))
+        if config.get("idempotency", Idempotency.KEY) not in list(Idempotency):
+            raise ValueError('"idempotency" must be "key" (the system remembers keys) or "lookup" (it does not)')
+        _check_seconds("settle_seconds", config.get("settle_seconds", SETTLE_SECONDS), 0, MAX_SETTLE_SECONDS)
+        _check_seconds(
+            "deadline_seconds", config.get("deadline_seconds", DEADLINE_SECONDS), 1, MAX_DEADLINE_SECONDS
+        )
+        if not isinstance(token := secrets.get("token"), str) or not _VISIBLE.fullmatch(token):
+            raise ValueError('the secret "token" is missing, or is not visible ASCII without spaces')
+
+
+def _request(method: str, path: str, key: str, content: Mapping[str, Any]) -> Request:
+    return Request(method, path, key, orjson.dumps(sendable(content), option=orjson.OPT_SORT_KEYS))
+
+
+def _known_id(remote_id: str | None) -> str:
+    if remote_id is None or not _ID.fullmatch(remote_id):
+        raise ValueError("an update or a cancellation needs the id that the system gave")
+    return remote_id
+
+
+def _authorization(access: ErpAccess) -> dict[str, str]:
+    return {"Authorization": f"Bearer {access.secrets['token']}"}
+
+
+def _amount_text(value: Any) -> Any:
+    if not isinstance(value, str) or not _AMOUNT.fullmatch(value):
+        raise ValueError('an amount is a text like "49.90"')
+    return Decimal(value)
+
+
+class _Record(BaseModel):
+    """An order as the system answers it. Fields that the contract does not name are passed over."""
+
+    id: Annotated[str, Field(pattern=f"^{_ID.pattern}$")]
+    reference: str
+    state: Literal["open", "cancelled"]
+    currency: Currency
+    total: Annotated[Amount, BeforeValidator(_amount_text)]
+    applied_keys: list[str]
+
+    @property
+    def money(self) -> Money:
+        return Money(amount=self.total, currency=self.currency)
+
+
+class _Records(BaseModel):
+    orders: list[_Record]
+
+
+_Content = TypeVar("_Content", bound=BaseModel)
+
+
+def _read(model: type[_Content], answer: Answer) -> _Content:
+    try:
+        return model.model_validate(answer.json())
+    except ValidationError:
+        raise _not_of_the_contract(answer) from None
+
+
+def _not_of_the_contract(answer: Answer) -> errors.Transient:
+    return errors.Transient(
+        f"the answer {answer.status} is not of the contract",
+        in_doubt=True,
+        subject="not of the contract",
+        detail=answer.text(),
+    )
+
+
+def _confirms(record: _Record, request: Request) -> bool:
+    """Whether the record answered is the one that the request was about, and shows the request's effect."""
+    wanted_id, *action = request.path.split("/")[2:] or [record.id]
+    reference = orjson.loads(request.body).get("reference", record.reference)
+    return (
+        request.key in record.applied_keys
+        and record.id == wanted_id
+        and record.reference == reference
+        and (not action or record.state == "cancelled")
+    )
+
+
+def _raise_for_answer(answer: Answer, *, asked: str) -> None:
+    """Raise what a problem's `code` says more exactly than its status; else what the status says."""
+    problem = _problem(answer)
+    code = problem.get("code", "")
+    said = {"detail": answer.text()}
+    if answer.status == 409 and code == "in_progress":
+        raise errors.Transient(
+            f"{asked}: the same key is still being worked on", in_doubt=True, subject=code, **said
+        )
+    if answer.status == 422 and code == "total_mismatch":
+        its = f"{problem.get('total', 'another amount')} {problem.get('currency', '')}".strip()
+        raise errors.TotalMismatch(f"{asked}: the system's total is {its}", subject="system's total", **said)
+    if answer.status == 422 and code in _UNMAPPED:
+        subject = f"{_UNMAPPED[code]} {problem.get(_UNMAPPED[code], '')}".strip()
+        raise errors.Unmapped(f"{asked}: the system does not know the {subject}", subject=subject, **said)
+    raise_for_status(answer, subject=f"{asked} {code}".strip())
+
+
+def _problem(answer: Answer) -> dict[str, str]:
+    """The problem's members that may be named in a message: short, printable texts. None of a success."""
+    try:
+        content = answer.json() if answer.status >= 400 else None
+    except errors.Transient:
+        content = None
+    members = content.items() if isinstance(content, dict) else ()
+    return {
+        name: value
+        for name, value in members
+        if name in {"code", "total", "currency", *_UNMAPPED.values()}
+        and isinstance(value, str)
+        and len(value) <= 100
+        and value.isprintable()
+    }
+
+
+def _check_names(what: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    if unknown := sorted(set(given) - set(known)):
+        raise ValueError(f"unknown in the {what}: {', '.join(unknown)}; known are {', '.join(known)}")
+
+
+def _check_url(url: Any) -> None:
+    try:
+        parts = urlsplit(url if isinstance(url, str) and _VISIBLE.fullmatch(url) else "")
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError('"url" must be the address of the system, like "https://erp.example/api"')
+    if "@" in parts.netloc or "?" in url or "#" in url:
+        raise ValueError('"url" must hold no user, password, query or fragment; the token is a secret')
+
+
+def _check_seconds(name: str, value: Any, least: float, most: float) -> None:
+    number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+    if not number or not least <= value <= most:
+        raise ValueError(f'"{name}" must be a number of seconds from {least:g} to {most:g}')

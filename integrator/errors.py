@@ -1,0 +1,138 @@
+"""The one taxonomy of failures: what the ledger does with each, how they group, and what a person can do.
+
+An error carries three texts with different readers:
+
+- `message`: our own sentence, made of identifiers, codes and amounts only. It may be logged.
+- `detail`: what the other side said. It may hold personal data, so it goes to the ledger and nowhere else.
+- `remedy`: what a person does now.
+
+`fingerprint` groups errors that one fix will release together, so it is made of the class and the `subject`
+(a SKU, a field, a status), never of an order's number.
+"""
+
+import hashlib
+from typing import ClassVar
+
+DETAIL_LIMIT = 2_000
+"""Characters of the other side's answer that are kept: enough to act on, little enough to page through."""
+
+
+class IntegratorError(Exception):
+    """Anything that stops one run of a sync.
+
+    Raise one of the subclasses; each says in its docstring when.
+    """
+
+    remedy: ClassVar[str] = "Look at the sync's timeline."
+
+    def __init__(self, message: str, *, subject: str = "", detail: str = "", remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.subject = subject
+        self.detail = detail[:DETAIL_LIMIT]
+        self.advice = remedy or self.remedy
+
+    @property
+    def error_class(self) -> str:
+        """The name that the ledger, the logs and Flower show."""
+        return type(self).__name__
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hex digits, equal for errors that one fix releases together."""
+        text = f"{self.error_class}:{self.subject}"
+        return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:12]
+
+
+class Transient(IntegratorError):
+    """The other side or the way to it failed; the same request may succeed later.
+
+    `in_doubt` is True when the request may have had its effect: a timeout or cut after the first byte, a 500,
+    502 or 504. A step that ends so is settled before anything new is planned.
+    """
+
+    remedy = "Nothing: it is tried again by itself. If it lasts, check that the system is up and reachable."
+
+    def __init__(self, message: str, *, in_doubt: bool = False, subject: str = "", detail: str = "") -> None:
+        super().__init__(message, subject=subject, detail=detail)
+        self.in_doubt = in_doubt
+
+
+class Throttled(IntegratorError):
+    """The other side asked us to come back later (429, or 503 with Retry-After). Nothing was done.
+
+    `retry_after_seconds` is what it asked for, or None when it named no time.
+    """
+
+    remedy = "Nothing: work waits for the time that the system asked for. If it stays so, lower the plan's rate."
+
+    def __init__(
+        self, message: str, *, retry_after_seconds: float | None = None, subject: str = "", detail: str = ""
+    ) -> None:
+        super().__init__(message, subject=subject, detail=detail)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Rejected(IntegratorError):
+    """The management system's own rules refuse the request, and will again. Nothing was done."""
+
+    remedy = (
+        "Read the system's answer in the sync's detail, correct the record there or in the shop, then requeue."
+    )
+
+
+class Unmapped(IntegratorError):
+    """Something of the document has no counterpart: an unreadable body, a SKU, a tax, a payment method."""
+
+    remedy = "Add the missing mapping, or correct the document in the shop, then requeue the error group."
+
+
+class TotalMismatch(IntegratorError):
+    """The order does not add up, or the management system's total differs from the shop's."""
+
+    remedy = "Compare the amounts named; correct the order or the tenant's tolerance, then requeue."
+
+
+class Unauthorized(IntegratorError):
+    """The credentials were refused. The gate shuts, and asks again each 15 minutes or when new ones are stored."""
+
+    remedy = "Store new credentials with `flask --app web tenants apply`; the backlog then moves by itself."
+
+
+class NotFound(IntegratorError):
+    """A record that we made, or were told of, is not there any more. It is never made again silently."""
+
+    remedy = "Find out who removed the record. Requeue to look again; remove the order in the shop to give it up."
+
+
+class Conflict(IntegratorError):
+    """Two truths: two records with one reference, or a state that our plan can't leave."""
+
+    remedy = "Keep one of the records named, remove or correct the other, then requeue."
+
+
+class Bug(IntegratorError):
+    """Our own code failed: the class of an exception that nobody expected, never its text."""
+
+    remedy = "Report the fingerprint and the version; the traceback is in the log under the correlation id."
+
+
+class NotStarted(IntegratorError):
+    """The call would not have ended before its lease, so its first byte was never sent. Nothing was done.
+
+    The run ends and the sync goes on later; no attempt is burnt.
+    """
+
+    remedy = "Nothing: the work is taken up again by itself."
+
+
+class GateShut(IntegratorError):
+    """The gate of this management system shut while the sync was running (PROTOCOL S5). Nothing more is sent."""
+
+    remedy = "Nothing: the work goes on when the gate opens; `celery -A tasks resume` ends a pause."
+
+
+class LeaseLost(IntegratorError):
+    """A fenced write found another claim: somebody else holds the sync now. Stop at once, write nothing."""
+
+    remedy = "Nothing: the holder of the newer claim does the work."

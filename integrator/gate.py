@@ -1,0 +1,101 @@
+"""The gate of one (tenant, management system): from when, and why not earlier, its work may run.
+
+One column per cause; each writer touches its own, in a transaction of its own that holds no sync (PROTOCOL G1).
+`opens_at` is the greatest of them, kept by the database.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, select, update
+
+from integrator.clock import EPOCH, after, greatest, now
+from integrator.ledger.schema import erps, gates, tenants
+
+CREDENTIALS_PROBE_SECONDS = 15 * 60
+"""A dead token is tried again this often, by one sync, until new credentials are stored (PROTOCOL F2)."""
+
+PAUSE_SECONDS = 10 * 365 * 24 * 3600
+"""An operator's pause lasts until `resume`: ten years stand for ever."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A gate as it was read: open, or shut until a time for a cause."""
+
+    gate_id: int
+    tenant: str
+    erp: str
+    open: bool
+    opens_at: datetime
+    cause: str | None
+
+
+def window(cap: int, *, on_trial: bool) -> int:
+    """How many syncs of a gate may be in flight: the plan's cap; one while its credentials are on trial (F2)."""
+    return 1 if on_trial else cap
+
+
+def ask(connection: Connection, gate_id: int) -> Gate:
+    """Is the gate open, by the database's clock (S5)?"""
+    causes = [gates.c[name] for name in _CAUSES]
+    row = connection.execute(
+        select(
+            gates.c.id,
+            tenants.c.slug.label("tenant"),
+            erps.c.slug.label("erp"),
+            (gates.c.opens_at <= now()).label("open"),
+            gates.c.opens_at,
+            *causes,
+        )
+        .join(tenants, gates.c.tenant_id == tenants.c.id)
+        .join(erps, gates.c.erp_id == erps.c.id)
+        .where(gates.c.id == gate_id)
+    ).one()
+    cause = None if row.open else next(_CAUSES[c.name] for c in causes if row._mapping[c.name] == row.opens_at)
+    return Gate(row.id, row.tenant, row.erp, bool(row.open), row.opens_at, cause)
+
+
+_CAUSES = {
+    "paused_until": "paused by an operator",
+    "credentials_until": "the credentials were refused",
+    "retry_after_until": "the system asked to wait",
+    "quota_until": "the day's quota is used up",
+    "breaker_until": "the system is failing",
+}
+"""What each cause means to a person, the most telling first."""
+
+
+def pause(connection: Connection, gate_ids: list[int]) -> None:
+    """Shut gates until `resume`."""
+    connection.execute(update(gates).where(gates.c.id.in_(gate_ids)).values(paused_until=after(PAUSE_SECONDS)))
+
+
+def resume(connection: Connection, gate_ids: list[int]) -> None:
+    """End a pause, and nothing else: other causes stand (G1)."""
+    connection.execute(update(gates).where(gates.c.id.in_(gate_ids)).values(paused_until=EPOCH))
+
+
+def wait(connection: Connection, gate_id: int, seconds: float) -> None:
+    """Shut for as long as the system asked; a longer wait that stands is kept."""
+    until = greatest(gates.c.retry_after_until, after(seconds))
+    connection.execute(update(gates).where(gates.c.id == gate_id).values(retry_after_until=until))
+
+
+def refuse_credentials(connection: Connection, gate_id: int, version: int) -> bool:
+    """Shut because the credentials of this version were refused (F2). False when newer ones are stored."""
+    shut = connection.execute(
+        update(gates)
+        .where(gates.c.id == gate_id, gates.c.credentials_version == version)
+        .values(credentials_until=after(CREDENTIALS_PROBE_SECONDS))
+    )
+    return shut.rowcount > 0
+
+
+def accept_credentials(connection: Connection, gate_id: int, version: int) -> None:
+    """The credentials work after all: clear the cause, if it stands."""
+    connection.execute(
+        update(gates)
+        .where(gates.c.id == gate_id, gates.c.credentials_version == version, gates.c.credentials_until != EPOCH)
+        .values(credentials_until=EPOCH)
+    )

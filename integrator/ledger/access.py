@@ -1,0 +1,120 @@
+"""What the receiver and the workers read of the configuration: a shop by its key, all that a run needs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from integrator.clock import EPOCH
+from integrator.ledger.schema import erps, gates, shops, syncs, tenants
+from integrator.ledger.tenants import hash_key
+from integrator.secrets import KeyRing
+
+
+@dataclass(frozen=True)
+class ShopRow:
+    """A shop as the receiver knows it. `webhook_secrets` are all that may sign now."""
+
+    shop_id: int
+    gate_id: int
+    tenant: str
+    slug: str
+    platform: str
+    active: bool
+    webhook_secrets: tuple[str, ...] = field(repr=False)
+
+
+def find_shop(connection: Connection, key: str, ring: KeyRing) -> ShopRow | None:
+    """The shop with this webhook key, None when there is none."""
+    row = connection.execute(
+        select(shops, tenants.c.slug.label("tenant"), tenants.c.active.label("tenant_active"))
+        .join(tenants, shops.c.tenant_id == tenants.c.id)
+        .where(shops.c.key_hash == hash_key(key))
+    ).one_or_none()
+    if row is None:
+        return None
+    webhook: Any = ring.open(row.secrets).get("webhook", [])
+    secrets = tuple(webhook) if isinstance(webhook, list) else (webhook,)
+    active = row.active and row.tenant_active
+    return ShopRow(row.id, row.gate_id, row.tenant, row.slug, row.platform, active, secrets)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """All that one run of a sync needs to know of its tenant, shop and management system."""
+
+    sync_id: int
+    kind: str
+    external_id: str
+    correlation_id: str
+    seen_updated_at: datetime | None
+    seen_digest: str | None
+    tenant: str
+    tolerance: Decimal
+    shop: str
+    platform: str
+    shop_config: Mapping[str, Any]
+    shop_secrets: Mapping[str, Any] = field(repr=False)
+    gate_id: int
+    credentials_version: int
+    on_trial: bool
+    erp: str
+    erp_kind: str
+    erp_config: Mapping[str, Any]
+    erp_secrets: Mapping[str, Any] = field(repr=False)
+
+
+def assignment(connection: Connection, sync_id: int, ring: KeyRing) -> Assignment:
+    """Read it, after the claim."""
+    row = connection.execute(
+        select(
+            syncs.c.id,
+            syncs.c.kind,
+            syncs.c.external_id,
+            syncs.c.correlation_id,
+            syncs.c.seen_updated_at,
+            syncs.c.seen_digest,
+            tenants.c.slug.label("tenant"),
+            tenants.c.tolerance,
+            shops.c.slug.label("shop"),
+            shops.c.platform,
+            shops.c.config.label("shop_config"),
+            shops.c.secrets.label("shop_secrets"),
+            gates.c.id.label("gate_id"),
+            gates.c.credentials_version,
+            (gates.c.credentials_until != EPOCH).label("on_trial"),
+            erps.c.slug.label("erp"),
+            erps.c.kind.label("erp_kind"),
+            erps.c.config.label("erp_config"),
+            erps.c.secrets.label("erp_secrets"),
+        )
+        .join(shops, syncs.c.shop_id == shops.c.id)
+        .join(tenants, shops.c.tenant_id == tenants.c.id)
+        .join(gates, syncs.c.gate_id == gates.c.id)
+        .join(erps, gates.c.erp_id == erps.c.id)
+        .where(syncs.c.id == sync_id)
+    ).one()
+    return Assignment(
+        sync_id=row.id,
+        kind=row.kind,
+        external_id=row.external_id,
+        correlation_id=row.correlation_id,
+        seen_updated_at=row.seen_updated_at,
+        seen_digest=row.seen_digest,
+        tenant=row.tenant,
+        tolerance=Decimal(row.tolerance),
+        shop=row.shop,
+        platform=row.platform,
+        shop_config=row.shop_config,
+        shop_secrets=ring.open(row.shop_secrets),
+        gate_id=row.gate_id,
+        credentials_version=row.credentials_version,
+        on_trial=bool(row.on_trial),
+        erp=row.erp,
+        erp_kind=row.erp_kind,
+        erp_config=row.erp_config,
+        erp_secrets=ring.open(row.erp_secrets),
+    )

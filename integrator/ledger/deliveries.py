@@ -1,0 +1,129 @@
+"""Deliveries: how a webhook is kept (PROTOCOL D1), and what a worker reads of them."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from integrator.clock import now
+from integrator.ledger.records import Accepted, Delivery
+from integrator.ledger.schema import IS_OPEN, deliveries, delivery_keys, syncs
+from integrator.ledger.text import storable
+from integrator.ledger.transitions import raise_wanted
+
+CANDIDATES = 20
+"""How many of a sync's newest deliveries are looked at: more with one and the same time mean a fetch anyway."""
+
+
+def body_hash(body: bytes) -> str:
+    """Hex SHA-256 of a raw body."""
+    return hashlib.sha256(body).hexdigest()
+
+
+def accept(connection: Connection, batch: Sequence[Delivery]) -> list[Accepted]:
+    """Keep the deliveries and raise their syncs, in the caller's transaction. One result each, in their order.
+
+    Nothing is acknowledged before that transaction has committed.
+    """
+    fresh = _fresh(connection, batch)
+    ordered = sorted((number for number in range(len(batch)) if number in fresh), key=lambda n: batch[n].sync_key)
+    groups = [list(group) for _, group in groupby(ordered, key=lambda n: batch[n].sync_key)]
+    results = [Accepted(None, None, None)] * len(batch)
+    if not groups:
+        return results
+    raised = raise_wanted(connection, ([batch[number] for number in group] for group in groups))
+    rows = []
+    for group in groups:
+        sync = raised[batch[group[0]].sync_key]
+        for version, number in enumerate(group, sync.wanted - len(group) + 1):
+            results[number] = Accepted(sync.id, version, sync.correlation_id)
+            rows.append(_row(batch[number], sync.id, version))
+    connection.execute(insert(deliveries).values(received_at=now()), rows)
+    return results
+
+
+def _row(delivery: Delivery, sync_id: int, version: int) -> dict[str, Any]:
+    return {
+        "shop_id": delivery.shop_id,
+        "sync_id": sync_id,
+        "version": version,
+        "topic": storable(delivery.topic),
+        "snapshot_updated_at": delivery.updated_at,
+        "body_hash": body_hash(delivery.body),
+        "headers": delivery.headers,
+        "body": delivery.body,
+    }
+
+
+def _fresh(connection: Connection, batch: Sequence[Delivery]) -> set[int]:
+    """The places in the batch of what is no duplicate, after claiming their keys."""
+    first_place: dict[tuple[int, str], int] = {}
+    without_key = {number for number, delivery in enumerate(batch) if delivery.event_key is None}
+    for number, delivery in enumerate(batch):
+        if delivery.event_key is not None:
+            key = hashlib.sha256(delivery.event_key.encode("utf-8", "surrogatepass")).hexdigest()
+            first_place.setdefault((delivery.shop_id, key), number)
+    if not first_place:
+        return without_key
+    rows = [{"shop_id": shop_id, "key_hash": key} for shop_id, key in sorted(first_place)]
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    claimed = connection.execute(
+        dialect.insert(delivery_keys)
+        .values(received_at=now())
+        .on_conflict_do_nothing()
+        .returning(delivery_keys.c.shop_id, delivery_keys.c.key_hash),
+        rows,
+    )
+    return without_key | {first_place[row.shop_id, row.key_hash] for row in claimed}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A delivery that may hold the newest snapshot: everything but its body."""
+
+    delivery_id: int
+    version: int
+    topic: str
+    updated_at: datetime | None
+    body_hash: str
+
+
+def candidates(connection: Connection, sync_id: int) -> list[Candidate]:
+    """The newest deliveries of a sync, those without a time first when they came after what is applied."""
+    applied = select(syncs.c.applied).where(syncs.c.id == sync_id).scalar_subquery()
+    timed = deliveries.c.snapshot_updated_at.is_not(None)
+    rows = connection.execute(
+        select(
+            deliveries.c.id,
+            deliveries.c.version,
+            deliveries.c.topic,
+            deliveries.c.snapshot_updated_at,
+            deliveries.c.body_hash,
+        )
+        .where(deliveries.c.sync_id == sync_id, or_(timed, deliveries.c.version > applied))
+        .order_by(timed, deliveries.c.snapshot_updated_at.desc(), deliveries.c.version.desc())
+        .limit(CANDIDATES)
+    )
+    return [Candidate(*row) for row in rows]
+
+
+def body(connection: Connection, delivery_id: int) -> bytes:
+    """The raw body of a delivery."""
+    raw: bytes = connection.execute(select(deliveries.c.body).where(deliveries.c.id == delivery_id)).scalar_one()
+    return raw
+
+
+def open_deliveries(connection: Connection, shop_id: int, limit: int) -> int:
+    """How many deliveries of a shop are later than what is applied, counting at most `limit` syncs."""
+    waiting = (
+        select((syncs.c.wanted - syncs.c.applied).label("behind"))
+        .where(syncs.c.shop_id == shop_id, IS_OPEN)
+        .limit(limit)
+        .subquery()
+    )
+    return int(connection.execute(select(func.coalesce(func.sum(waiting.c.behind), 0))).scalar_one())

@@ -1,0 +1,99 @@
+"""What the ledger gives and takes: small immutable records, no behaviour."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from integrator.errors import IntegratorError
+from integrator.ledger.schema import Priority
+from integrator.ledger.text import storable
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a sync stopped, as the ledger keeps it. `detail` may hold personal data: never log it."""
+
+    error_class: str
+    fingerprint: str
+    message: str
+    detail: str
+    remedy: str
+
+    @classmethod
+    def of(cls, error: IntegratorError) -> "Failure":
+        """The record of an error."""
+        return cls(error.error_class, error.fingerprint, error.message, error.detail, error.advice)
+
+    def columns(self) -> dict[str, Any]:
+        """The error columns of a sync."""
+        return {
+            "error_class": self.error_class,
+            "error_fingerprint": self.fingerprint,
+            "error_message": storable(self.message),
+            "error_detail": storable(self.detail),
+            "error_remedy": storable(self.remedy),
+        }
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One webhook as received, verified and identified: what `accept` keeps.
+
+    `event_key` is None when the platform gives no event id: such a delivery is never a duplicate. `failure` is
+    set when the body had no readable id; the delivery is then held under an id of its own.
+    """
+
+    shop_id: int
+    gate_id: int
+    kind: str
+    external_id: str
+    topic: str
+    updated_at: datetime | None
+    event_key: str | None
+    correlation_id: str
+    headers: dict[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    priority: Priority = Priority.LIVE
+    failure: Failure | None = None
+
+    @property
+    def sync_key(self) -> tuple[int, int, str, str]:
+        """What makes the sync of this delivery unique, and the order in which batches lock (D2)."""
+        return (self.gate_id, self.shop_id, self.kind, self.external_id)
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What became of a delivery: the sync and its new version, or None for a duplicate."""
+
+    sync_id: int | None
+    version: int | None
+    correlation_id: str | None
+
+    @property
+    def duplicate(self) -> bool:
+        """Whether the same event had been kept before."""
+        return self.sync_id is None
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """What a claim won: its number, the version to reach, and what failed so far."""
+
+    sync_id: int
+    claim: int
+    wanted: int
+    attempts: int
+    throttled: int
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A sync that was marked queued, to be rung: what its message says, and the mark to put it back by."""
+
+    tenant: str
+    sync_id: int
+    wanted: int
+    kind: str
+    gate_id: int
+    queued_at: datetime

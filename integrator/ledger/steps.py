@@ -1,0 +1,187 @@
+"""Steps: the effects on a management system, recorded as intended before the call and as applied after it.
+
+Every write locks the sync's row by its fence first, in the same transaction (PROTOCOL C2), and raises LeaseLost
+when the claim is not ours any more.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+
+from sqlalchemy import Connection, and_, func, insert, select, update
+
+from integrator.clock import after, now
+from integrator.documents import Money
+from integrator.erps.base import Receipt, Request, StepKind
+from integrator.errors import LeaseLost
+from integrator.ledger.schema import StepState, attempts, steps
+from integrator.ledger.text import storable
+from integrator.ledger.transitions import hold_fence
+
+
+@dataclass(frozen=True)
+class Step:
+    """One effect, as the ledger knows it.
+
+    `settled` and `verify_due` are the database's answers, when the row was read, to: has `settle_seconds` passed
+    since the doubt began; is the last look at a create that followed a doubt due.
+    """
+
+    step_id: int
+    kind: StepKind
+    state: StepState
+    claim: int
+    request: Request = field(repr=False)
+    digest: str
+    snapshot_updated_at: datetime | None
+    doubts: int
+    settles_at: datetime
+    settled: bool
+    verify_at: datetime | None
+    verify_due: bool
+    remote_id: str | None
+    remote_total: Money | None
+
+
+def load(connection: Connection, sync_id: int, settle_seconds: float) -> list[Step]:
+    """All steps of a sync, oldest first.
+
+    A doubt counts from the failure that was observed or, for a holder that vanished, from the end of its lease,
+    which is where its attempt ended (S2).
+    """
+    doubt_began = func.coalesce(steps.c.doubted_at, attempts.c.ended_at, steps.c.intended_at)
+    settles_at = after(settle_seconds, doubt_began)
+    rows = connection.execute(
+        select(
+            steps,
+            settles_at.label("settles_at"),
+            (settles_at <= now()).label("settled"),
+            func.coalesce(steps.c.verify_at <= now(), False).label("verify_due"),
+        )
+        .outerjoin(attempts, and_(attempts.c.sync_id == steps.c.sync_id, attempts.c.claim == steps.c.claim))
+        .where(steps.c.sync_id == sync_id)
+        .order_by(steps.c.id)
+    )
+    return [
+        Step(
+            step_id=row.id,
+            kind=StepKind(row.kind),
+            state=StepState(row.state),
+            claim=row.claim,
+            request=Request(row.method, row.path, row.key, row.body),
+            digest=row.digest,
+            snapshot_updated_at=row.snapshot_updated_at,
+            doubts=row.doubts,
+            settles_at=row.settles_at,
+            settled=bool(row.settled),
+            verify_at=row.verify_at,
+            verify_due=bool(row.verify_due),
+            remote_id=row.remote_id,
+            remote_total=_total(row.remote_amount, row.remote_currency),
+        )
+        for row in rows
+    ]
+
+
+def _total(amount: str | None, currency: str | None) -> Money | None:
+    return None if amount is None or currency is None else Money(amount=Decimal(amount), currency=currency)
+
+
+def intend(
+    connection: Connection,
+    sync_id: int,
+    claim: int,
+    kind: StepKind,
+    request: Request,
+    *,
+    digest: str,
+    snapshot_updated_at: datetime | None,
+) -> int:
+    """Record an effect before its call, with the exact request. The step's id.
+
+    A step that was refused is intended again under the same key; its doubts are remembered.
+    """
+    _hold(connection, sync_id, claim)
+    values = {
+        "method": request.method,
+        "path": request.path,
+        "body": request.body,
+        "state": StepState.INTENDED,
+        "claim": claim,
+        "digest": digest,
+        "snapshot_updated_at": snapshot_updated_at,
+        "intended_at": now(),
+        "doubted_at": None,
+    }
+    again = (
+        update(steps)
+        .where(steps.c.sync_id == sync_id, steps.c.key == request.key, steps.c.state == StepState.REFUSED)
+        .values(**values, sends=steps.c.sends + 1)
+        .returning(steps.c.id)
+    )
+    step_id: int | None = connection.execute(again).scalar_one_or_none()
+    if step_id is None:
+        fresh = {"sync_id": sync_id, "kind": kind, "key": request.key, "sends": 1, **values}
+        step_id = connection.execute(insert(steps).values(**fresh).returning(steps.c.id)).scalar_one()
+    return step_id
+
+
+def resend(connection: Connection, sync_id: int, claim: int, step_id: int) -> None:
+    """Record, before it happens, that the same bytes go out again: the doubt starts anew with the resend."""
+    _hold(connection, sync_id, claim)
+    again = {"state": StepState.INTENDED, "claim": claim, "doubted_at": None, "intended_at": now()}
+    counted = {"sends": steps.c.sends + 1, "doubts": steps.c.doubts + 1}
+    connection.execute(update(steps).where(steps.c.id == step_id).values(**again, **counted))
+
+
+def doubt(connection: Connection, sync_id: int, claim: int, step_id: int) -> None:
+    """The call failed after its first byte: what it did is not known. The doubt counts from now."""
+    _hold(connection, sync_id, claim)
+    connection.execute(
+        update(steps)
+        .where(steps.c.id == step_id)
+        .values(state=StepState.IN_DOUBT, doubted_at=now(), doubts=steps.c.doubts + 1)
+    )
+
+
+def refuse(connection: Connection, sync_id: int, claim: int, step_id: int) -> None:
+    """The effect certainly did not happen; the next plan may intend it again."""
+    _hold(connection, sync_id, claim)
+    connection.execute(update(steps).where(steps.c.id == step_id).values(state=StepState.REFUSED))
+
+
+def apply(
+    connection: Connection,
+    sync_id: int,
+    claim: int,
+    step_id: int,
+    receipt: Receipt,
+    *,
+    verify_after: float | None,
+) -> None:
+    """The effect happened. With `verify_after` seconds, its reference is looked up once more then (S2)."""
+    _hold(connection, sync_id, claim)
+    total = receipt.total
+    connection.execute(
+        update(steps)
+        .where(steps.c.id == step_id)
+        .values(
+            state=StepState.APPLIED,
+            applied_at=now(),
+            remote_id=storable(receipt.remote_id),
+            remote_amount=f"{total.amount:f}" if total else None,
+            remote_currency=total.currency if total else None,
+            verify_at=None if verify_after is None else after(verify_after),
+        )
+    )
+
+
+def verified(connection: Connection, sync_id: int, claim: int, step_id: int) -> None:
+    """The last look found one record and no second."""
+    _hold(connection, sync_id, claim)
+    connection.execute(update(steps).where(steps.c.id == step_id).values(verify_at=None))
+
+
+def _hold(connection: Connection, sync_id: int, claim: int) -> None:
+    if not hold_fence(connection, sync_id, claim):
+        raise LeaseLost(f"Sync {sync_id} is not held by claim {claim} any more.")

@@ -1,0 +1,366 @@
+"""Every change of a sync's state: each one conditional UPDATE, never read-then-write (DESIGN §3, PROTOCOL).
+
+The caller owns the transaction. Where a function returns a bool or None, False or None means that the row was
+not in the state that the transition starts from: somebody else moved it, and the caller must stop.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, case, exists, insert, literal, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from integrator.clock import after, least, now
+from integrator.ledger.records import Claimed, Delivery, Failure, Rung
+from integrator.ledger.schema import (
+    DUE_STATE,
+    IN_FLIGHT,
+    IS_QUEUED,
+    IS_RUNNING,
+    Priority,
+    State,
+    attempts,
+    gates,
+    shops,
+    syncs,
+    tenants,
+)
+
+LEASE_SECONDS = 30
+"""How long a claim or a rung bell stands without a sign of life (PROTOCOL P1, C3)."""
+
+RUN_SECONDS = 90
+"""How long one run may take in all, however often its lease is renewed (PROTOCOL C3)."""
+
+RUNG_SECONDS_LIMIT = 900
+"""A sync that has been queued for longer is rung again whatever the queue counts (PROTOCOL P5)."""
+
+VANISHED_LIMIT = 3
+"""Claims in a row whose worker died: the sync kills its worker and is held (PROTOCOL C4)."""
+
+KILLS_ITS_WORKER = "KillsWorker"
+"""The error class of such a sync."""
+
+_NO_ERROR: dict[str, Any] = dict.fromkeys(
+    ("error_class", "error_fingerprint", "error_message", "error_detail", "error_remedy")
+)
+_NO_COUNTERS: dict[str, Any] = dict.fromkeys(("attempts", "vanished", "throttled"), 0)
+_NO_HOLDER: dict[str, Any] = dict.fromkeys(("claim", "claimed_at", "lease_until", "queued_at"))
+_FRESH: dict[str, Any] = {**_NO_COUNTERS, **_NO_ERROR, "reason": None}
+_RUNG = (syncs.c.id, syncs.c.wanted, syncs.c.kind, syncs.c.gate_id, syncs.c.queued_at)
+
+
+def raise_wanted(connection: Connection, groups: Iterable[list[Delivery]]) -> dict[tuple[Any, ...], Any]:
+    """Raise the wanted version of each group's sync by the group's size, making the sync if need be (D1).
+
+    Each group holds the deliveries of one sync; groups come in the order of their sync keys, so that two batches
+    lock alike. Returns (id, wanted, correlation_id) rows by sync key.
+    """
+    rows = [_wanted_row(group) for group in groups]
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    upsert = dialect.insert(syncs).values(due_at=now(), accepted_at=now(), changed_at=now())
+    ended = syncs.c.state.in_([State.DONE, State.HELD, State.DEAD])
+    urgent = and_(syncs.c.state == State.PENDING, upsert.excluded.priority < syncs.c.priority)
+    raised = upsert.on_conflict_do_update(
+        index_elements=["gate_id", "shop_id", "kind", "external_id"],
+        set_={
+            "wanted": syncs.c.wanted + upsert.excluded.wanted,
+            "state": case((ended, State.PENDING), else_=syncs.c.state),
+            "due_at": case((ended, now()), else_=syncs.c.due_at),
+            "priority": case((ended | urgent, upsert.excluded.priority), else_=syncs.c.priority),
+            "accepted_at": now(),
+            "changed_at": now(),
+            **{name: case((ended, value), else_=syncs.c[name]) for name, value in _FRESH.items()},
+        },
+    ).returning(
+        syncs.c.id,
+        syncs.c.wanted,
+        syncs.c.correlation_id,
+        syncs.c.gate_id,
+        syncs.c.shop_id,
+        syncs.c.kind,
+        syncs.c.external_id,
+    )
+    return {(row.gate_id, row.shop_id, row.kind, row.external_id): row for row in connection.execute(raised, rows)}
+
+
+def _wanted_row(group: list[Delivery]) -> dict[str, Any]:
+    first = group[0]
+    errors = first.failure.columns() if first.failure else _NO_ERROR
+    return {
+        "gate_id": first.gate_id,
+        "shop_id": first.shop_id,
+        "kind": first.kind,
+        "external_id": first.external_id,
+        "correlation_id": first.correlation_id,
+        "priority": min(delivery.priority for delivery in group),
+        "state": State.HELD if first.failure else State.PENDING,
+        "wanted": len(group),
+        "applied": 0,
+        "claims": 0,
+        **_NO_COUNTERS,
+        **errors,
+    }
+
+
+def requeue(connection: Connection, chosen: ColumnElement[bool], *, mass: bool) -> int:
+    """A person's release of held and dead syncs; a mass release goes out at back-fill priority (DESIGN §3)."""
+    urgency = {"priority": Priority.BACKFILL} if mass else {}
+    released = connection.execute(
+        update(syncs)
+        .where(chosen, syncs.c.state.in_([State.HELD, State.DEAD]))
+        .values(state=State.PENDING, due_at=now(), changed_at=now(), **_FRESH, **urgency)
+    )
+    return released.rowcount
+
+
+def ring(connection: Connection, sync_ids: Sequence[int]) -> list[Rung]:
+    """Mark due syncs as queued (P1). The caller holds their gate's row and chose them in this transaction."""
+    if not sync_ids:
+        return []
+    marked = connection.execute(
+        update(syncs)
+        .where(syncs.c.id.in_(sync_ids), DUE_STATE)
+        .values(state=State.QUEUED, queued_at=now(), lease_until=after(LEASE_SECONDS), changed_at=now())
+        .returning(*_RUNG)
+    )
+    return _with_tenants(connection, marked.all())
+
+
+def _with_tenants(connection: Connection, marked: Sequence[Any]) -> list[Rung]:
+    slugs = connection.execute(
+        select(gates.c.id, tenants.c.slug)
+        .join(tenants, gates.c.tenant_id == tenants.c.id)
+        .where(gates.c.id.in_({row.gate_id for row in marked}))
+    )
+    slug_of = {row.id: row.slug for row in slugs}
+    return [Rung(slug_of[row.gate_id], row.id, row.wanted, row.kind, row.gate_id, row.queued_at) for row in marked]
+
+
+def put_back(connection: Connection, rung: Iterable[Rung]) -> int:
+    """Take back what could not be published, unless a worker or another bell had it since (P3)."""
+    count = 0
+    for sync_id, queued_at in sorted((one.sync_id, one.queued_at) for one in rung):
+        result = connection.execute(
+            update(syncs)
+            .where(syncs.c.id == sync_id, IS_QUEUED, syncs.c.queued_at == queued_at)
+            .values(state=State.PENDING, **_NO_HOLDER, changed_at=now())
+        )
+        count += result.rowcount
+    return count
+
+
+def ring_again(connection: Connection, kind: str, missing: int) -> list[Rung]:
+    """Choose the expired queued rows whose message is really missing; extend the leases of the others (P5).
+
+    `missing` is how many queued rows have no message in the queue.
+    """
+    expired = connection.execute(
+        select(syncs.c.id, (syncs.c.queued_at < after(-RUNG_SECONDS_LIMIT)).label("old"))
+        .where(syncs.c.kind == kind, IS_QUEUED, IN_FLIGHT, syncs.c.lease_until <= now())
+        .order_by(syncs.c.queued_at, syncs.c.id)
+        .with_for_update(skip_locked=True)
+    ).all()
+    if not expired:
+        return []
+    chosen = {row.id for number, row in enumerate(expired) if number < missing or row.old}
+    extended = update(syncs).where(IS_QUEUED).values(lease_until=after(LEASE_SECONDS))
+    connection.execute(extended.where(syncs.c.id.in_([row.id for row in expired if row.id not in chosen])))
+    again = connection.execute(extended.where(syncs.c.id.in_(chosen)).values(queued_at=now()).returning(*_RUNG))
+    return _with_tenants(connection, again.all())
+
+
+def _gate_is_open() -> ColumnElement[bool]:
+    return exists(select(gates.c.id).where(gates.c.id == syncs.c.gate_id, gates.c.opens_at <= now()))
+
+
+def _of_tenant(tenant: str) -> ColumnElement[bool]:
+    owner = select(shops.c.id).join(tenants, shops.c.tenant_id == tenants.c.id)
+    return exists(owner.where(shops.c.id == syncs.c.shop_id, tenants.c.slug == tenant))
+
+
+def claim(connection: Connection, tenant: str, sync_id: int, *, worker: str) -> Claimed | None:
+    """Take a queued sync for one run, and write the attempt (C1).
+
+    None when there is nothing to do: the row is in another state, or its gate is shut, in which case it went
+    back to pending.
+    """
+    queued = and_(syncs.c.id == sync_id, IS_QUEUED, _of_tenant(tenant))
+    number = syncs.c.claims + 1
+    row = connection.execute(
+        update(syncs)
+        .where(queued, _gate_is_open())
+        .values(
+            state=State.RUNNING,
+            claims=number,
+            claim=number,
+            claimed_at=now(),
+            lease_until=after(LEASE_SECONDS),
+            queued_at=None,
+            changed_at=now(),
+        )
+        .returning(syncs.c.claim, syncs.c.wanted, syncs.c.attempts, syncs.c.throttled)
+    ).one_or_none()
+    if row is None:
+        back = {"state": State.PENDING, **_NO_HOLDER, "changed_at": now()}
+        connection.execute(update(syncs).where(queued, ~_gate_is_open()).values(**back))
+        return None
+    attempt = {"sync_id": sync_id, "claim": row.claim, "wanted": row.wanted, "worker": worker}
+    connection.execute(insert(attempts).values(**attempt, started_at=now()))
+    return Claimed(sync_id, row.claim, row.wanted, row.attempts, row.throttled)
+
+
+def fence(sync_id: int, claim: int) -> ColumnElement[bool]:
+    """The condition of every write after the claim (C2)."""
+    return and_(syncs.c.id == sync_id, syncs.c.claim == claim, IS_RUNNING)
+
+
+def hold_fence(connection: Connection, sync_id: int, claim: int) -> bool:
+    """Lock the sync's row by its fence, before a write to its steps in the same transaction (C2)."""
+    locked = select(syncs.c.id).where(fence(sync_id, claim)).with_for_update()
+    return connection.execute(locked).one_or_none() is not None
+
+
+def renew(connection: Connection, held: Iterable[tuple[int, int]]) -> set[tuple[int, int]]:
+    """Extend this process's leases, rows in id order; the (sync id, claim) pairs that are still ours (C3)."""
+    ours = and_(tuple_(syncs.c.id, syncs.c.claim).in_(sorted(held)), IS_RUNNING)
+    in_order = select(syncs.c.id).where(ours).order_by(syncs.c.id).with_for_update()
+    ids = connection.execute(in_order).scalars().all()
+    rows = connection.execute(
+        update(syncs)
+        .where(syncs.c.id.in_(ids), ours)
+        .values(lease_until=least(after(LEASE_SECONDS), after(RUN_SECONDS, syncs.c.claimed_at)))
+        .returning(syncs.c.id, syncs.c.claim)
+    )
+    return {(row.id, row.claim) for row in rows}
+
+
+def _end_run(
+    connection: Connection,
+    sync_id: int,
+    claim: int,
+    outcome: str,
+    values: dict[str, Any],
+    failure: Failure | None = None,
+) -> str | None:
+    """End a run by its fence and, when it still held, its attempt. The new state, None when fenced off."""
+    ended = {**_NO_HOLDER, "vanished": 0, "changed_at": now(), **values}
+    changed = update(syncs).where(fence(sync_id, claim)).values(**ended).returning(syncs.c.state)
+    state: str | None = connection.execute(changed).scalar_one_or_none()
+    if state is None:
+        return None
+    error = (
+        {} if failure is None else {"error_class": failure.error_class, "error_fingerprint": failure.fingerprint}
+    )
+    connection.execute(
+        update(attempts)
+        .where(attempts.c.sync_id == sync_id, attempts.c.claim == claim)
+        .values(ended_at=now(), outcome=outcome, **error)
+    )
+    return state
+
+
+def finish(
+    connection: Connection,
+    sync_id: int,
+    claim: int,
+    wanted: int,
+    *,
+    reason: str,
+    seen_updated_at: datetime | None,
+    seen_digest: str | None,
+) -> str | None:
+    """Done, unless a newer version came meanwhile: then pending at once (C5). The state; None when fenced off."""
+    reached = syncs.c.wanted == wanted
+    values: dict[str, Any] = {
+        "state": case((reached, State.DONE), else_=State.PENDING),
+        "due_at": now(),
+        "applied": wanted,
+        "reason": reason,
+        "seen_updated_at": seen_updated_at,
+        "seen_digest": seen_digest,
+        **_NO_ERROR,
+        **{name: case((reached, 0), else_=syncs.c[name]) for name in ("attempts", "throttled")},
+    }
+    return _end_run(connection, sync_id, claim, "done", values)
+
+
+def release(
+    connection: Connection,
+    sync_id: int,
+    claim: int,
+    *,
+    delay_seconds: float = 0,
+    not_before: datetime | None = None,
+    failure: Failure | None = None,
+    burns: bool = False,
+) -> bool:
+    """Back to pending: gate shut, lease too short, settling, shutting down. It burns an attempt only if told."""
+    due = after(delay_seconds) if not_before is None else literal(not_before, syncs.c.due_at.type)
+    values: dict[str, Any] = {"state": State.PENDING, "due_at": due}
+    values |= failure.columns() if failure else _NO_ERROR
+    if burns:
+        values["attempts"] = syncs.c.attempts + 1
+    return _end_run(connection, sync_id, claim, "released", values, failure) is not None
+
+
+def retry(
+    connection: Connection, sync_id: int, claim: int, failure: Failure, *, delay_seconds: float, burns: str
+) -> bool:
+    """To retrying. `burns` names the counter that rises: `attempts` or `throttled` (F1)."""
+    values: dict[str, Any] = {"state": State.RETRYING, "due_at": after(delay_seconds), **failure.columns()}
+    values |= {"throttled": 0, burns: syncs.c[burns] + 1}
+    return _end_run(connection, sync_id, claim, "retrying", values, failure) is not None
+
+
+def stop(connection: Connection, sync_id: int, claim: int, failure: Failure, *, state: State) -> bool:
+    """To held or dead, with what a person needs to act."""
+    values = {"state": state, **failure.columns()}
+    return _end_run(connection, sync_id, claim, state.value, values, failure) is not None
+
+
+def take_over(connection: Connection, jitter: float) -> list[tuple[int, str]]:
+    """Take over expired runs, whose workers vanished (C4). The (sync id, new state) pairs.
+
+    Each waits 30 s x 2^n, lengthened by the sweep's `jitter` (0 to 1 of itself); the third in a row is held. A
+    claim's attempt ends with its lease: a step in doubt settles from there (S2).
+    """
+    expired = connection.execute(
+        select(syncs.c.id, syncs.c.claim, syncs.c.lease_until)
+        .where(IS_RUNNING, IN_FLIGHT, syncs.c.lease_until <= now())
+        .order_by(syncs.c.id)
+        .with_for_update(skip_locked=True)
+    ).all()
+    return [(row.id, _take_over_one(connection, row, jitter)) for row in expired]
+
+
+def _take_over_one(connection: Connection, row: Any, jitter: float) -> str:
+    failure = Failure(
+        KILLS_ITS_WORKER,
+        "vanished",
+        f"Sync {row.id} was claimed {VANISHED_LIMIT} times in a row by workers that died before they ended it.",
+        "",
+        "Look at the workers' last log lines and memory; then requeue with `celery -A tasks syncs requeue`.",
+    )
+    killer = syncs.c.vanished + 1 >= VANISHED_LIMIT
+    doubled = case((syncs.c.vanished == 0, 1.0), (syncs.c.vanished == 1, 2.0), else_=4.0)
+    connection.execute(
+        update(attempts)
+        .where(attempts.c.sync_id == row.id, attempts.c.claim == row.claim)
+        .values(ended_at=row.lease_until, outcome="vanished")
+    )
+    state: str = connection.execute(
+        update(syncs)
+        .where(fence(row.id, row.claim))
+        .values(
+            **_NO_HOLDER,
+            **{name: case((killer, value), else_=syncs.c[name]) for name, value in failure.columns().items()},
+            state=case((killer, State.HELD), else_=State.PENDING),
+            vanished=syncs.c.vanished + 1,
+            due_at=after(doubled * (30 * (1 + jitter))),
+            changed_at=now(),
+        )
+        .returning(syncs.c.state)
+    ).scalar_one()
+    return state

@@ -1,0 +1,1 @@
+"""Connectors to shop platforms, one module each, found through the entry-point group `integrator.shops`."""

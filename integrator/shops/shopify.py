@@ -1,0 +1,190 @@
+"""Shopify: signed webhooks of orders, and the REST Admin API to read one again.
+
+The facts are Shopify's, as its documentation says them; where it says nothing, the docstring says so.
+"""
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+from integrator import errors
+from integrator.documents import Order
+from integrator.http import raise_for_status
+from integrator.shops.base import Identity, Kind, ShopAccess, Unreadable, Unsigned
+from integrator.shops.payload import ID, Fields, parse, plain_id, utc_time
+from integrator.shops.shopify_order import map_order
+
+API_VERSION = "2026-07"
+"""Shopify: a version is served for at least 12 months. The newest whose REST order its own libraries test."""
+
+ORDER_TOPICS = frozenset(
+    {
+        "orders/create",
+        "orders/updated",
+        "orders/paid",
+        "orders/cancelled",
+        "orders/fulfilled",
+        "orders/partially_fulfilled",
+    }
+)
+"""The topics whose body is the whole order, unwrapped. (`orders/edited` carries only what was edited.)"""
+
+DOMAIN = re.compile(r"[a-z0-9][a-z0-9-]*\.myshopify\.com", re.ASCII)
+SHORT_TOKEN = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+VISIBLE = re.compile(r"[!-~]+", re.ASCII)
+
+
+class Shopify:
+    """The connector to Shopify. It holds no state."""
+
+    platform: ClassVar[str] = "shopify"
+
+    def verify(self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str]) -> None:
+        """Check the signature with every secret. Raises Unsigned, never anything else.
+
+        Shopify: base64 of HMAC-SHA256 over the raw body with the app's client secret; the old secret may sign
+        for an hour after a rotation. Newer deliveries name their headers without `X-`. All comparisons are
+        made, whatever the earlier ones gave, and each takes constant time.
+        """
+        given = [
+            _header_bytes(headers[name])
+            for name in ("x-shopify-hmac-sha256", "shopify-hmac-sha256")
+            if name in headers
+        ]
+        genuine = False
+        for secret in secrets:
+            key = secret.encode("utf-8", "surrogatepass")
+            expected = base64.b64encode(hmac.digest(key, body, "sha256"))
+            for signature in given:
+                genuine |= hmac.compare_digest(signature, expected) and bool(key)
+        if not genuine:
+            raise Unsigned
+
+    def identify(self, headers: Mapping[str, str], body: bytes) -> Identity | None:
+        """Say which order the delivery is about; None for another topic. Raises Unreadable.
+
+        Shopify: `X-Shopify-Webhook-Id` is the same over a delivery's retries. It is not signed, so the key
+        also holds the topic, the order's id and the body's hash: a false duplicate would lose an order.
+        """
+        topic = _header(headers, "topic")
+        if topic not in ORDER_TOPICS:
+            return None
+        try:
+            order = parse(body)
+        except errors.Unmapped as error:
+            raise Unreadable(error.message) from None
+        external_id = plain_id(order.values.get("id"))
+        if external_id is None:
+            raise Unreadable("the body has no readable id")
+        return Identity(
+            kind=Kind.ORDER,
+            external_id=external_id,
+            topic=topic,
+            updated_at=utc_time(order.values.get("updated_at")),
+            event_key=_event_key(topic, external_id, _header(headers, "webhook-id"), body),
+        )
+
+    def map(self, topic: str, body: bytes) -> Order | None:
+        """Make the canonical order of a delivery's body; None for another topic. Raises Unmapped."""
+        return map_order(parse(body)) if topic in ORDER_TOPICS else None
+
+    def fetch_order(self, access: ShopAccess, external_id: str) -> Order:
+        """Read the order as it is now.
+
+        Raises NotFound, Unauthorized, Throttled, Unmapped, Rejected (a status that retrying won't change),
+        and Transient, never in doubt: reading has no effect. Shopify: without the scope `read_all_orders` an
+        order over 60 days old is not found.
+        """
+        if not ID.fullmatch(external_id):
+            raise errors.Unmapped("the order's id is not a number", subject="id")
+        try:
+            order = self._get(access, f"/admin/api/{API_VERSION}/orders/{external_id}.json").object("order")
+        except errors.Transient as error:
+            raise errors.Transient(error.message, subject=error.subject, detail=error.detail) from None
+        if order is None:
+            raise errors.Unmapped("the answer holds no order", subject="order")
+        if plain_id(order.values.get("id")) != external_id:
+            raise errors.Unmapped("the answer is another order", subject="order.id")
+        return map_order(order)
+
+    def _get(self, access: ShopAccess, path: str) -> Fields:
+        headers = {"Accept": "application/json", "X-Shopify-Access-Token": access.secrets["access_token"]}
+        answer = access.http.request("GET", path, headers=headers)
+        if answer.status in {402, 423}:
+            # Not Unauthorized: the token is good, so nobody has one to store. The shop's owner ends it.
+            why = "is frozen until its bill is paid" if answer.status == 402 else "is locked by Shopify"
+            raise errors.Transient(f"the shop {why}", subject=f"Shopify orders {answer.status}")
+        raise_for_status(answer, subject="Shopify orders")
+        try:
+            return parse(answer.body)
+        except errors.Unmapped:  # a page of a proxy or of maintenance, not the API's word
+            raise errors.Transient("Shopify answered 200 without JSON", subject="Shopify orders") from None
+
+    def validate(self, config: Mapping[str, Any], secrets: Mapping[str, Any]) -> None:
+        """Check a shop's configuration. Raises ValueError with a sentence that names no secret.
+
+        config: `domain`, the shop's permanent one (example.myshopify.com); optional `url`, which replaces
+        https://<domain> where the API is read. secrets: `webhook`, the client secrets that may sign, newest
+        first; `access_token` of the Admin API.
+        """
+        _refuse_unknown("config", config, {"domain", "url"})
+        _refuse_unknown("secrets", secrets, {"webhook", "access_token"})
+        domain = config.get("domain")
+        if not isinstance(domain, str) or not DOMAIN.fullmatch(domain):
+            raise ValueError("domain must be the shop's permanent one, like example.myshopify.com")
+        if "url" in config:
+            _check_url(config["url"])
+        signing = secrets.get("webhook")
+        if not isinstance(signing, list | tuple) or not signing or not all(map(_is_secret, signing)):
+            raise ValueError("webhook must be a list of at least one client secret, each of visible ASCII")
+        if not _is_secret(secrets.get("access_token")):
+            raise ValueError("access_token must be the Admin API's token, of visible ASCII")
+
+    def base_url(self, config: Mapping[str, Any]) -> str:
+        """Give the address of the shop's API, without a slash at its end."""
+        return str(config.get("url") or f"https://{config['domain']}").rstrip("/")
+
+
+def _header(headers: Mapping[str, str], name: str) -> str:
+    return headers.get(f"x-shopify-{name}") or headers.get(f"shopify-{name}") or ""
+
+
+def _header_bytes(value: str) -> bytes:
+    return value.encode("ascii", "backslashreplace")
+
+
+def _event_key(topic: str, external_id: str, webhook_id: str, body: bytes) -> str | None:
+    if not webhook_id:
+        return None
+    if not SHORT_TOKEN.fullmatch(webhook_id):
+        webhook_id = hashlib.sha256(_header_bytes(webhook_id)).hexdigest()
+    return f"{topic}:{external_id}:{webhook_id}:{hashlib.sha256(body).hexdigest()}"
+
+
+def _refuse_unknown(where: str, given: Mapping[str, Any], known: set[str]) -> None:
+    if unknown := sorted(map(str, set(given) - known)):
+        raise ValueError(f"{where} has unknown keys: {', '.join(unknown)}")
+
+
+def _is_secret(value: object) -> bool:
+    return isinstance(value, str) and VISIBLE.fullmatch(value) is not None
+
+
+def _check_url(url: object) -> None:
+    try:
+        parts = urlsplit(url) if isinstance(url, str) and VISIBLE.fullmatch(url) else None
+        usable = (
+            parts is not None
+            and parts.scheme in {"http", "https"}
+            and bool(parts.hostname)
+            and parts.port != 0
+            and not (parts.username or parts.password or parts.query or parts.fragment)
+        )
+    except ValueError:  # a port out of range, a broken IPv6 address
+        usable = False
+    if not usable:
+        raise ValueError("url must be http(s)://host[:port][/path], without user, query or fragment")

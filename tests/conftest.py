@@ -1,0 +1,99 @@
+"""What all tests share: a ledger on both databases, empty at the start of each test."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+
+from integrator.config import settings
+from integrator.ledger.engine import Ledger
+from integrator.ledger.migrate import upgrade
+from integrator.secrets import new_key
+from sandbox.postgres import NoPostgres, postgres
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _environment() -> Iterator[None]:
+    """The process's settings do not come from the developer's shell."""
+    for name in [name for name in os.environ if name.startswith("INTEGRATOR_")]:
+        del os.environ[name]
+    os.environ["INTEGRATOR_SECRET_KEYS"] = new_key()
+    os.environ["INTEGRATOR_LEDGER_URL"] = "sqlite:///you-forgot-to-give-a-ledger/in-your-tests"
+    os.environ["INTEGRATOR_SQS_ENDPOINT_URL"] = "http://127.0.0.1:9"
+    os.environ["AWS_ACCESS_KEY_ID"] = os.environ["AWS_SECRET_ACCESS_KEY"] = "sandbox"
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL server for the session. Missing, it fails in CI and skips at home."""
+    try:
+        with postgres() as url:
+            yield url
+    except NoPostgres as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def _sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("ledger") / "template.sqlite3"
+    ledger = Ledger(f"sqlite:///{path}")
+    upgrade(ledger)
+    with ledger.engine.connect() as connection:
+        connection.exec_driver_sql("COMMIT")
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    ledger.close()
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="session")
+def _postgres_template(postgres_url: str) -> str:
+    admin = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text("CREATE DATABASE template_ledger"))
+    admin.dispose()
+    template = Ledger(_database(postgres_url, "template_ledger"))
+    upgrade(template)
+    template.close()
+    return postgres_url
+
+
+def _database(url: str, name: str) -> str:
+    return make_url(url).set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger(request: pytest.FixtureRequest) -> Ledger:
+    """An empty ledger of this version, on each database."""
+    name = "sqlite_ledger" if request.param == "sqlite" else "postgresql_ledger"
+    found: Ledger = request.getfixturevalue(name)
+    return found
+
+
+@pytest.fixture
+def sqlite_ledger(_sqlite_template: bytes, tmp_path: Path) -> Iterator[Ledger]:
+    """An empty ledger on SQLite."""
+    path = tmp_path / "ledger.sqlite3"
+    path.write_bytes(_sqlite_template)
+    ledger = Ledger(f"sqlite:///{path}")
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
+def postgresql_ledger(_postgres_template: str) -> Iterator[Ledger]:
+    """An empty ledger on PostgreSQL."""
+    admin = create_engine(_postgres_template, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text("DROP DATABASE IF EXISTS ledger WITH (FORCE)"))
+        connection.execute(text("CREATE DATABASE ledger TEMPLATE template_ledger"))
+    ledger = Ledger(_database(_postgres_template, "ledger"))
+    yield ledger
+    ledger.close()
+    admin.dispose()
