@@ -11,10 +11,19 @@ An error carries three texts with different readers:
 """
 
 import hashlib
+from datetime import datetime
+from enum import StrEnum
 from typing import ClassVar
 
 DETAIL_LIMIT = 2_000
 """Characters of the other side's answer that are kept: enough to act on, little enough to page through."""
+
+
+class Side(StrEnum):
+    """Whom a call went to: only the management system's answers move its gate."""
+
+    ERP = "erp"
+    SHOP = "shop"
 
 
 class IntegratorError(Exception):
@@ -31,6 +40,7 @@ class IntegratorError(Exception):
         self.subject = subject
         self.detail = detail[:DETAIL_LIMIT]
         self.advice = remedy or self.remedy
+        self.side = Side.ERP
 
     @property
     def error_class(self) -> str:
@@ -56,6 +66,7 @@ class Transient(IntegratorError):
     def __init__(self, message: str, *, in_doubt: bool = False, subject: str = "", detail: str = "") -> None:
         super().__init__(message, subject=subject, detail=detail)
         self.in_doubt = in_doubt
+        self.burns_attempt = True
 
 
 class Throttled(IntegratorError):
@@ -124,6 +135,20 @@ class NotStarted(IntegratorError):
     """
 
     remedy = "Nothing: the work is taken up again by itself."
+
+
+class Settling(IntegratorError):
+    """A step's outcome can't be told before `not_before`, when its reference is looked up again (PROTOCOL S2).
+
+    `cause` is the failure that this very run observed, which burns an attempt; a look alone burns none.
+    """
+
+    remedy = "Nothing: the reference is looked up again by itself at that time."
+
+    def __init__(self, message: str, *, not_before: datetime, cause: "Transient | None" = None) -> None:
+        super().__init__(message)
+        self.not_before = not_before
+        self.cause = cause
 
 
 class GateShut(IntegratorError):

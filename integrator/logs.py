@@ -7,7 +7,6 @@ and where it was raised, never with its text or its variables, since those hold 
 import logging
 import sys
 import traceback
-from collections.abc import MutableMapping
 from typing import Any
 
 import orjson
@@ -65,11 +64,11 @@ def _exception_without_text(_logger: WrappedLogger, _name: str, event: EventDict
     if isinstance(given, BaseException):
         given = (type(given), given, given.__traceback__)
     if given and given[0] is not None:
-        event |= describe(given[0], given[2])
+        event.update(describe(given[0], given[2]))
     return event
 
 
-def describe(kind: type[BaseException], trace: Any) -> MutableMapping[str, Any]:
+def describe(kind: type[BaseException], trace: Any) -> dict[str, Any]:
     """An exception as its type and its frames, innermost last, without any text that it carries."""
     frames = traceback.extract_tb(trace)
     return {"exception": kind.__qualname__, "trace": [f"{f.filename}:{f.lineno} {f.name}" for f in frames]}

@@ -89,6 +89,10 @@ class Erp(Protocol):
 
     kind: ClassVar[str]
 
+    def base_url(self, config: Mapping[str, Any]) -> str:
+        """Where the system answers: scheme, host and path before every request's path."""
+        ...
+
     def idempotency(self, config: Mapping[str, Any]) -> Idempotency:
         """How this system, so configured, is kept from a second effect."""
         ...

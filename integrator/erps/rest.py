@@ -30,12 +30,23 @@ _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _AMOUNT = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,99}")
 _UNMAPPED = {"unknown_sku": "sku", "unknown_tax": "tax", "unknown_payment": "payment"}
+_NAMED = {
+    "code": re.compile(r"[a-z0-9_]{1,40}"),
+    "total": _AMOUNT,
+    "currency": re.compile(r"[A-Z]{3}"),
+    **dict.fromkeys(_UNMAPPED.values(), re.compile(r".{1,100}")),
+}
+"""A problem's members that may be named in a message, which is logged: identifiers, codes and amounts."""
 
 
 class RestErp:
     """The contract's connector. It holds no state: threads share one."""
 
     kind: ClassVar[str] = "rest"
+
+    def base_url(self, config: Mapping[str, Any]) -> str:
+        """`url` of the configuration."""
+        return str(config["url"])
 
     def idempotency(self, config: Mapping[str, Any]) -> Idempotency:
         """By key, unless the configuration says that the system does not remember keys."""
@@ -196,7 +207,7 @@ def _raise_for_answer(answer: Answer, *, asked: str) -> None:
 
 
 def _problem(answer: Answer) -> dict[str, str]:
-    """The problem's members that may be named in a message: short, printable texts. None of a success."""
+    """The problem's members that may be named in a message, as far as they are readable. None of a success."""
     try:
         content = answer.json() if answer.status >= 400 else None
     except errors.Transient:
@@ -205,10 +216,7 @@ def _problem(answer: Answer) -> dict[str, str]:
     return {
         name: value
         for name, value in members
-        if name in {"code", "total", "currency", *_UNMAPPED.values()}
-        and isinstance(value, str)
-        and len(value) <= 100
-        and value.isprintable()
+        if name in _NAMED and isinstance(value, str) and value.isprintable() and _NAMED[name].fullmatch(value)
     }
 
 
@@ -231,5 +239,5 @@ def _check_url(url: Any) -> None:
 
 def _check_seconds(name: str, value: Any, least: float, most: float) -> None:
     number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
-    if not number or not least <= value <= most:
+    if not number or not least <= float(value) <= most:
         raise ValueError(f'"{name}" must be a number of seconds from {least:g} to {most:g}')

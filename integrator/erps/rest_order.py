@@ -41,7 +41,7 @@ def cancel_content(action: Action) -> dict[str, Any]:
 
 
 def sendable(value: Any) -> Any:
-    """The same value with U+FFFD for each lone surrogate, which UTF-8 can't carry, and NUL, which databases can't."""
+    """The same with U+FFFD for each lone surrogate, which UTF-8 can't carry, and NUL, which databases can't."""
     if isinstance(value, str):
         return _UNSENDABLE.sub("\ufffd", value)
     if isinstance(value, Mapping):

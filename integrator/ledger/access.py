@@ -6,10 +6,11 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from integrator.clock import EPOCH
-from integrator.ledger.schema import erps, gates, shops, syncs, tenants
+from integrator.ledger.records import Claimed
+from integrator.ledger.schema import attempts, erps, gates, shops, syncs, tenants
 from integrator.ledger.tenants import hash_key
 from integrator.secrets import KeyRing
 
@@ -40,6 +41,26 @@ def find_shop(connection: Connection, key: str, ring: KeyRing) -> ShopRow | None
     secrets = tuple(webhook) if isinstance(webhook, list) else (webhook,)
     active = row.active and row.tenant_active
     return ShopRow(row.id, row.gate_id, row.tenant, row.slug, row.platform, active, secrets)
+
+
+def neighbours_succeed(connection: Connection, claimed: Claimed, attempts_back: int) -> bool:
+    """Whether another sync of the gate was done since this sync's last so many attempts began (F1)."""
+    mine = (
+        select(attempts.c.started_at)
+        .where(attempts.c.sync_id == claimed.sync_id)
+        .order_by(attempts.c.claim.desc())
+        .limit(attempts_back)
+        .subquery()
+    )
+    since = select(func.min(mine.c.started_at)).scalar_subquery()
+    other = (
+        select(attempts.c.id)
+        .join(syncs, attempts.c.sync_id == syncs.c.id)
+        .where(syncs.c.gate_id == claimed.gate_id, syncs.c.id != claimed.sync_id)
+        .where(attempts.c.outcome == "done", attempts.c.ended_at > since)
+        .limit(1)
+    )
+    return connection.execute(other).first() is not None
 
 
 @dataclass(frozen=True)

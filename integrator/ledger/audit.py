@@ -48,10 +48,10 @@ class Finding:
 def audit(connection: Connection) -> list[Finding]:
     """All rows in limbo. Empty is what it should be."""
     rows = [row for text, wrong in _CHECKS.items() for row in connection.execute(_query(text, wrong))]
-    return [Finding(*row._tuple()) for row in rows]
+    return [Finding(*row) for row in rows]
 
 
-def _query(finding: str, wrong: ColumnElement[bool]) -> Select[tuple[str, int, str, str]]:
+def _query(finding: str, wrong: ColumnElement[bool]) -> Select[str, int, str, str]:
     return (
         select(tenants.c.slug, syncs.c.id, syncs.c.state, literal(finding))
         .join(shops, syncs.c.shop_id == shops.c.id)

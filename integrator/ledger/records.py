@@ -81,6 +81,7 @@ class Claimed:
     """What a claim won: its number, the version to reach, and what failed so far."""
 
     sync_id: int
+    gate_id: int
     claim: int
     wanted: int
     attempts: int

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy import Connection, and_, case, func, insert, or_, select, update
 
 from integrator.clock import after, now
 from integrator.documents import Money
@@ -34,6 +34,7 @@ class Step:
     request: Request = field(repr=False)
     digest: str
     snapshot_updated_at: datetime | None
+    sends: int
     doubts: int
     settles_at: datetime
     settled: bool
@@ -71,6 +72,7 @@ def load(connection: Connection, sync_id: int, settle_seconds: float) -> list[St
             request=Request(row.method, row.path, row.key, row.body),
             digest=row.digest,
             snapshot_updated_at=row.snapshot_updated_at,
+            sends=row.sends,
             doubts=row.doubts,
             settles_at=row.settles_at,
             settled=bool(row.settled),
@@ -99,7 +101,8 @@ def intend(
 ) -> int:
     """Record an effect before its call, with the exact request. The step's id.
 
-    A step that was refused is intended again under the same key; its doubts are remembered.
+    A step that was refused is intended again under the same key; its doubts are remembered. Called twice by one
+    claim, because a commit's answer was lost, it changes nothing more.
     """
     _hold(connection, sync_id, claim)
     values = {
@@ -113,10 +116,12 @@ def intend(
         "intended_at": now(),
         "doubted_at": None,
     }
+    refused = steps.c.state == StepState.REFUSED
+    mine = and_(steps.c.state == StepState.INTENDED, steps.c.claim == claim)
     again = (
         update(steps)
-        .where(steps.c.sync_id == sync_id, steps.c.key == request.key, steps.c.state == StepState.REFUSED)
-        .values(**values, sends=steps.c.sends + 1)
+        .where(steps.c.sync_id == sync_id, steps.c.key == request.key, or_(refused, mine))
+        .values(**values, sends=steps.c.sends + case((refused, 1), else_=0))
         .returning(steps.c.id)
     )
     step_id: int | None = connection.execute(again).scalar_one_or_none()
@@ -144,10 +149,11 @@ def doubt(connection: Connection, sync_id: int, claim: int, step_id: int) -> Non
     )
 
 
-def refuse(connection: Connection, sync_id: int, claim: int, step_id: int) -> None:
-    """The effect certainly did not happen; the next plan may intend it again."""
+def refuse(connection: Connection, sync_id: int, claim: int, step_id: int, *, after_doubt: bool = False) -> None:
+    """The effect did not happen; the next plan may intend it again, and remembers whether that was in doubt."""
     _hold(connection, sync_id, claim)
-    connection.execute(update(steps).where(steps.c.id == step_id).values(state=StepState.REFUSED))
+    doubts = steps.c.doubts + (1 if after_doubt else 0)
+    connection.execute(update(steps).where(steps.c.id == step_id).values(state=StepState.REFUSED, doubts=doubts))
 
 
 def apply(

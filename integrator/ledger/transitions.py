@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, case, exists, insert, literal, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from integrator.clock import after, least, now
+from integrator.clock import Instant, after, least, now
 from integrator.ledger.records import Claimed, Delivery, Failure, Rung
 from integrator.ledger.schema import (
     DUE_STATE,
@@ -200,7 +200,7 @@ def claim(connection: Connection, tenant: str, sync_id: int, *, worker: str) -> 
             queued_at=None,
             changed_at=now(),
         )
-        .returning(syncs.c.claim, syncs.c.wanted, syncs.c.attempts, syncs.c.throttled)
+        .returning(syncs.c.claim, syncs.c.gate_id, syncs.c.wanted, syncs.c.attempts, syncs.c.throttled)
     ).one_or_none()
     if row is None:
         back = {"state": State.PENDING, **_NO_HOLDER, "changed_at": now()}
@@ -208,7 +208,7 @@ def claim(connection: Connection, tenant: str, sync_id: int, *, worker: str) -> 
         return None
     attempt = {"sync_id": sync_id, "claim": row.claim, "wanted": row.wanted, "worker": worker}
     connection.execute(insert(attempts).values(**attempt, started_at=now()))
-    return Claimed(sync_id, row.claim, row.wanted, row.attempts, row.throttled)
+    return Claimed(sync_id, row.gate_id, row.claim, row.wanted, row.attempts, row.throttled)
 
 
 def fence(sync_id: int, claim: int) -> ColumnElement[bool]:
@@ -297,8 +297,7 @@ def release(
     burns: bool = False,
 ) -> bool:
     """Back to pending: gate shut, lease too short, settling, shutting down. It burns an attempt only if told."""
-    due = after(delay_seconds) if not_before is None else literal(not_before, syncs.c.due_at.type)
-    values: dict[str, Any] = {"state": State.PENDING, "due_at": due}
+    values: dict[str, Any] = {"state": State.PENDING, "due_at": _due(delay_seconds, not_before)}
     values |= failure.columns() if failure else _NO_ERROR
     if burns:
         values["attempts"] = syncs.c.attempts + 1
@@ -306,12 +305,23 @@ def release(
 
 
 def retry(
-    connection: Connection, sync_id: int, claim: int, failure: Failure, *, delay_seconds: float, burns: str
+    connection: Connection,
+    sync_id: int,
+    claim: int,
+    failure: Failure,
+    *,
+    burns: str,
+    delay_seconds: float = 0,
+    not_before: datetime | None = None,
 ) -> bool:
-    """To retrying. `burns` names the counter that rises: `attempts` or `throttled` (F1)."""
-    values: dict[str, Any] = {"state": State.RETRYING, "due_at": after(delay_seconds), **failure.columns()}
-    values |= {"throttled": 0, burns: syncs.c[burns] + 1}
+    """To retrying. `burns` names the counter that rises: `attempts` or `throttled`, which counts in a row (F1)."""
+    values: dict[str, Any] = {"state": State.RETRYING, "due_at": _due(delay_seconds, not_before)}
+    values |= {**failure.columns(), "throttled": 0, burns: syncs.c[burns] + 1}
     return _end_run(connection, sync_id, claim, "retrying", values, failure) is not None
+
+
+def _due(delay_seconds: float, not_before: datetime | None) -> ColumnElement[datetime]:
+    return after(delay_seconds) if not_before is None else literal(not_before, Instant())
 
 
 def stop(connection: Connection, sync_id: int, claim: int, failure: Failure, *, state: State) -> bool:
@@ -323,8 +333,10 @@ def stop(connection: Connection, sync_id: int, claim: int, failure: Failure, *, 
 def take_over(connection: Connection, jitter: float) -> list[tuple[int, str]]:
     """Take over expired runs, whose workers vanished (C4). The (sync id, new state) pairs.
 
-    Each waits 30 s x 2^n, lengthened by the sweep's `jitter` (0 to 1 of itself); the third in a row is held. A
-    claim's attempt ends with its lease: a step in doubt settles from there (S2).
+    Each is due 30 s x 2^n after its last sign of life, 30 s before its lease ended: a first time at once, so that
+    a killed worker's syncs run elsewhere within 35 s. The sweep's `jitter` (0 to 1) lengthens that by a tenth at
+    most. The third in a row is held. A claim's attempt ends with its lease: a step in doubt settles from there
+    (S2).
     """
     expired = connection.execute(
         select(syncs.c.id, syncs.c.claim, syncs.c.lease_until)
@@ -358,7 +370,7 @@ def _take_over_one(connection: Connection, row: Any, jitter: float) -> str:
             **{name: case((killer, value), else_=syncs.c[name]) for name, value in failure.columns().items()},
             state=case((killer, State.HELD), else_=State.PENDING),
             vanished=syncs.c.vanished + 1,
-            due_at=after(doubled * (30 * (1 + jitter))),
+            due_at=after(doubled * (LEASE_SECONDS * (1 + jitter / 10)) - LEASE_SECONDS, syncs.c.lease_until),
             changed_at=now(),
         )
         .returning(syncs.c.state)

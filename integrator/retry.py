@@ -1,0 +1,99 @@
+"""What the ledger does with a failure: a pure function from the error and the counters to an outcome (F1, F2)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from integrator import errors
+from integrator.gate import CREDENTIALS_PROBE_SECONDS
+from integrator.ledger.records import Claimed
+
+FIRST_SECONDS = 2.0
+LONGEST_SECONDS = 3_600.0
+"""Backoff: full jitter up to min(1 h, 2 s x 2^n) after the n-th failed attempt (F1)."""
+
+BUG_ATTEMPTS = 3
+"""A failure of our own code is tried this often: the third time it is held."""
+
+THROTTLED_LIMIT = 20
+"""Refusals for haste in a row, while other syncs of the gate succeed, until a person must look (F1)."""
+
+THROTTLED_SECONDS = 1.0
+"""The wait when a system says "too fast" without a time."""
+
+
+class Verb(StrEnum):
+    """What becomes of the sync."""
+
+    RETRY = "retrying"
+    RELEASE = "pending"
+    HOLD = "held"
+    ABANDON = "abandoned"
+    """Somebody else holds it: write nothing."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The sync's next state, when it is due, which counter rises, and what the gate learns.
+
+    `not_before` stands instead of `delay_seconds` when the ledger knows the time. `gate_wait_seconds` shuts the
+    gate for a while; `credentials_refused` until new ones are stored.
+    """
+
+    verb: Verb
+    delay_seconds: float = 0.0
+    not_before: datetime | None = None
+    burns: str | None = None
+    gate_wait_seconds: float | None = None
+    credentials_refused: bool = False
+
+
+def backoff(failures: int, random: Callable[[], float]) -> float:
+    """Seconds to wait after so many failures before: full jitter, capped. `random` gives 0 to 1."""
+    ceiling: float = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(failures, 30))
+    return random() * ceiling
+
+
+def decide(  # noqa: C901, PLR0911 - one class of error a case
+    error: errors.IntegratorError,
+    claimed: Claimed,
+    *,
+    progressed: bool,
+    neighbours_succeed: bool,
+    random: Callable[[], float],
+) -> Outcome:
+    """Judge one failed run. `progressed`: a step was applied in it. Pure, but for `random`."""
+    wait = backoff(claimed.attempts, random)
+    match error:
+        case errors.LeaseLost():
+            return Outcome(Verb.ABANDON)
+        case errors.GateShut():
+            return Outcome(Verb.RELEASE)
+        case errors.NotStarted():
+            return Outcome(Verb.RELEASE) if progressed else Outcome(Verb.RELEASE, wait, burns="attempts")
+        case errors.Settling(cause=None):
+            return Outcome(Verb.RELEASE, not_before=error.not_before)
+        case errors.Settling():
+            return Outcome(Verb.RETRY, not_before=error.not_before, burns="attempts")
+        case errors.Transient(burns_attempt=False):
+            return Outcome(Verb.RELEASE, wait)
+        case errors.Transient():
+            return Outcome(Verb.RETRY, wait, burns="attempts")
+        case errors.Throttled():
+            return _throttled(error, claimed, neighbours_succeed)
+        case errors.Unauthorized():
+            at_shop = error.side is errors.Side.SHOP
+            delay = CREDENTIALS_PROBE_SECONDS if at_shop else 0
+            return Outcome(Verb.RELEASE, delay, credentials_refused=not at_shop)
+        case errors.Bug() if claimed.attempts + 1 < BUG_ATTEMPTS:
+            return Outcome(Verb.RETRY, wait, burns="attempts")
+    return Outcome(Verb.HOLD)
+
+
+def _throttled(error: errors.Throttled, claimed: Claimed, neighbours_succeed: bool) -> Outcome:
+    if claimed.throttled + 1 >= THROTTLED_LIMIT and neighbours_succeed:
+        return Outcome(Verb.HOLD)
+    seconds = THROTTLED_SECONDS if error.retry_after_seconds is None else error.retry_after_seconds
+    gate = None if error.side is errors.Side.SHOP else seconds
+    return Outcome(Verb.RETRY, seconds, burns="throttled", gate_wait_seconds=gate)

@@ -1,0 +1,149 @@
+"""One run of a sync: the claim's view of the ledger, every write fenced by its number (PROTOCOL C2).
+
+This is the thin shell: it opens transactions, and closes them before anything is sent.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
+
+from integrator import gate
+from integrator.documents import Order
+from integrator.erps.base import Receipt, Request, StepKind
+from integrator.errors import GateShut, LeaseLost
+from integrator.lease import Lease
+from integrator.ledger import deliveries, steps, transitions
+from integrator.ledger.access import Assignment
+from integrator.ledger.deliveries import Candidate
+from integrator.ledger.engine import Ledger
+from integrator.ledger.records import Claimed
+from integrator.ledger.steps import Step
+from integrator.logs import get_logger
+from integrator.sync.plan import content_digest
+
+log = get_logger(__name__)
+
+T = TypeVar("T")
+
+RETRY_SECONDS = 0.5
+"""Between two tries to write what must be written while the lease stands."""
+
+
+@dataclass
+class Run:
+    """A claimed sync at work. `progressed` tells whether a step was applied in this run."""
+
+    ledger: Ledger
+    assignment: Assignment
+    claimed: Claimed
+    lease: Lease
+    progressed: bool = False
+    finished: str | None = field(default=None, init=False)
+
+    @property
+    def sync_id(self) -> int:
+        """The sync's id."""
+        return self.claimed.sync_id
+
+    def write(self, transaction: Callable[[Connection], T]) -> T:
+        """Run a fenced transaction; while the ledger can't be reached, again until the lease ends.
+
+        The transactions given are such that a second time changes nothing. Raises OperationalError.
+        """
+        while True:
+            try:
+                with self.ledger.write() as connection:
+                    return transaction(connection)
+            except OperationalError:
+                if self.lease.seconds_left < RETRY_SECONDS:
+                    raise
+                log.warning("ledger_write_failed", sync_id=self.sync_id, claim=self.claimed.claim)
+                time.sleep(RETRY_SECONDS)
+
+    def ask_gate(self) -> None:
+        """Ask the gate again before a step (S5). Raises GateShut."""
+        with self.ledger.read() as connection:
+            found = gate.ask(connection, self.assignment.gate_id)
+        if not found.open:
+            raise GateShut(f"The gate of {found.tenant}/{found.erp} shut: {found.cause}.")
+
+    def candidates(self) -> list[Candidate]:
+        """The newest deliveries."""
+        with self.ledger.read() as connection:
+            return deliveries.candidates(connection, self.sync_id)
+
+    def body(self, delivery_id: int) -> bytes:
+        """The raw body of a delivery."""
+        with self.ledger.read() as connection:
+            return deliveries.body(connection, delivery_id)
+
+    def steps(self, settle_seconds: float) -> list[Step]:
+        """The steps so far, oldest first."""
+        with self.ledger.read() as connection:
+            return steps.load(connection, self.sync_id, settle_seconds)
+
+    def intend(self, kind: StepKind, request: Request, order: Order) -> int:
+        """Record a step before its call; its id (S1)."""
+        return self.write(
+            lambda connection: steps.intend(
+                connection,
+                self.sync_id,
+                self.claimed.claim,
+                kind,
+                request,
+                digest=content_digest(order),
+                snapshot_updated_at=order.updated_at,
+            )
+        )
+
+    def resend(self, step_id: int) -> None:
+        """Record that a step's bytes go out again."""
+        self.write(lambda connection: steps.resend(connection, self.sync_id, self.claimed.claim, step_id))
+
+    def doubt(self, step_id: int) -> None:
+        """Record that a step's outcome is not known."""
+        self.write(lambda connection: steps.doubt(connection, self.sync_id, self.claimed.claim, step_id))
+
+    def refuse(self, step_id: int, *, after_doubt: bool = False) -> None:
+        """Record that a step did not happen."""
+        claim = self.claimed.claim
+        self.write(
+            lambda connection: steps.refuse(connection, self.sync_id, claim, step_id, after_doubt=after_doubt)
+        )
+
+    def apply(self, step_id: int, receipt: Receipt, *, verify_after: float | None = None) -> None:
+        """Record that a step happened; look again after `verify_after` seconds (S2)."""
+        claim = self.claimed.claim
+        self.write(
+            lambda connection: steps.apply(
+                connection, self.sync_id, claim, step_id, receipt, verify_after=verify_after
+            )
+        )
+        self.progressed = True
+        log.info("step_applied", sync_id=self.sync_id, claim=claim, step_id=step_id)
+
+    def verified(self, step_id: int) -> None:
+        """Record that the last look found one record."""
+        self.write(lambda connection: steps.verified(connection, self.sync_id, self.claimed.claim, step_id))
+
+    def finish(self, reason: str, *, seen_updated_at: datetime | None, seen_digest: str | None) -> None:
+        """Done, unless a newer version came meanwhile (C5). Raises LeaseLost."""
+        self.finished = self.write(
+            lambda connection: transitions.finish(
+                connection,
+                self.sync_id,
+                self.claimed.claim,
+                self.claimed.wanted,
+                reason=reason,
+                seen_updated_at=seen_updated_at,
+                seen_digest=seen_digest,
+            )
+        )
+        if self.finished is None:
+            raise LeaseLost(f"Sync {self.sync_id} was taken over from claim {self.claimed.claim}.")
+        log.info("sync_finished", sync_id=self.sync_id, state=self.finished, reason=reason)

@@ -1,0 +1,141 @@
+"""Commands of the Celery CLI, found through the entry-point group `celery.commands`."""
+
+import signal
+import sys
+import threading
+from typing import Any
+
+import click
+import orjson
+from sqlalchemy import ColumnElement, Connection, and_, select
+from sqlalchemy.exc import OperationalError
+
+from integrator import gate
+from integrator.config import settings
+from integrator.ledger.audit import audit as find_limbo
+from integrator.ledger.engine import Ledger, LossyLedger
+from integrator.ledger.migrate import OldSchema
+from integrator.ledger.migrate import check as check_schema
+from integrator.ledger.schema import erps, gates, shops, syncs, tenants
+from integrator.ledger.transitions import requeue as release_held
+from integrator.logs import configure
+
+
+def _ledger() -> Ledger:
+    ledger = Ledger.from_settings(settings())
+    try:
+        check_schema(ledger)
+    except OldSchema as error:
+        raise click.ClickException(str(error)) from error
+    except OperationalError as error:
+        raise click.ClickException(f"The ledger can't be reached ({type(error).__name__}). Is it up?") from error
+    return ledger
+
+
+@click.command()
+def scheduler() -> None:
+    """Dispatch due work, take over from vanished workers, ring again. Run one or two."""
+    from tasks import scheduler as loop  # noqa: PLC0415 - only this command needs it
+    from tasks.process import process  # noqa: PLC0415
+
+    configure(settings().log_level)
+    ledger = _ledger()
+    try:
+        if not settings().allow_lossy_ledger:
+            ledger.check_durability()
+    except LossyLedger as error:
+        raise click.ClickException(str(error)) from error
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    loop.run(ledger, process().dispatcher, stop)
+
+
+@click.group("syncs")
+def syncs_group() -> None:
+    """Look at and move syncs."""
+
+
+@syncs_group.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON list instead of lines.")
+def audit(as_json: bool) -> None:
+    """List every row in limbo. Exit status 1 if there is one."""
+    with _ledger().read() as connection:
+        findings = find_limbo(connection)
+    if as_json:
+        click.echo(orjson.dumps([finding.as_dict() for finding in findings]))
+    else:
+        for one in findings:
+            click.echo(f"{one.tenant}: sync {one.sync_id} ({one.state}): {one.finding}")
+        click.echo(f"{len(findings)} in limbo")
+    sys.exit(1 if findings else 0)
+
+
+@syncs_group.command()
+@click.argument("sync_ids", type=int, nargs=-1)
+@click.option("--tenant", help="Only syncs of this tenant.")
+@click.option("--error-class", help="Only syncs held or dead with this error class, e.g. Unmapped.")
+@click.option("--fingerprint", help="Only this error group.")
+@click.option("--dry-run", is_flag=True, help="Say how many, and change nothing.")
+def requeue(
+    sync_ids: tuple[int, ...], tenant: str | None, error_class: str | None, fingerprint: str | None, dry_run: bool
+) -> None:
+    """Release held and dead syncs, by id or by filter. More than one goes out behind live orders."""
+    chosen: list[ColumnElement[bool]] = []
+    if sync_ids:
+        chosen.append(syncs.c.id.in_(sync_ids))
+    if tenant:
+        chosen.append(syncs.c.shop_id.in_(_shops_of(tenant)))
+    if error_class:
+        chosen.append(syncs.c.error_class == error_class)
+    if fingerprint:
+        chosen.append(syncs.c.error_fingerprint == fingerprint)
+    if not chosen:
+        raise click.UsageError("Name sync ids, or at least one filter.")
+    with _ledger().engine.connect() as connection, connection.begin() as transaction:
+        released = release_held(connection, and_(*chosen), mass=len(sync_ids) != 1)
+        if dry_run:
+            transaction.rollback()
+    click.echo(
+        f"{released} sync{'s' * (released != 1)} {'would be' if dry_run else ''} released".replace("  ", " ")
+    )
+
+
+def _shops_of(tenant: str) -> Any:
+    return select(shops.c.id).join(tenants, shops.c.tenant_id == tenants.c.id).where(tenants.c.slug == tenant)
+
+
+@click.command()
+@click.argument("tenant")
+@click.option("--erp", help="Only this management system of the tenant.")
+def pause(tenant: str, erp: str | None) -> None:
+    """Shut the gates of a tenant until `resume`. What is running ends its step; the backlog waits."""
+    with _ledger().write() as connection:
+        gate.pause(connection, _gates_of(connection, tenant, erp))
+    click.echo(f"{tenant} is paused. `celery -A tasks resume {tenant}` opens it again.")
+
+
+@click.command()
+@click.argument("tenant")
+@click.option("--erp", help="Only this management system of the tenant.")
+def resume(tenant: str, erp: str | None) -> None:
+    """End a pause. Other causes that shut a gate stand."""
+    with _ledger().write() as connection:
+        gate.resume(connection, _gates_of(connection, tenant, erp))
+    click.echo(f"{tenant} is not paused any more.")
+
+
+def _gates_of(connection: Connection, tenant: str, erp: str | None) -> list[int]:
+    query = (
+        select(gates.c.id)
+        .join(tenants, gates.c.tenant_id == tenants.c.id)
+        .join(erps, gates.c.erp_id == erps.c.id)
+        .where(tenants.c.slug == tenant)
+    )
+    if erp:
+        query = query.where(erps.c.slug == erp)
+    found = list(connection.execute(query).scalars())
+    if not found:
+        named = f"{tenant}/{erp}" if erp else tenant
+        raise click.ClickException(f"There is no management system of {named}. Nothing was changed.")
+    return found

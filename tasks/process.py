@@ -1,0 +1,44 @@
+"""What one worker process holds: its ledger, leases and dispatcher, made at the first use and after fork."""
+
+import os
+import socket
+from functools import cache
+
+from integrator.config import settings
+from integrator.dispatch import Dispatcher
+from integrator.lease import LeaseKeeper
+from integrator.ledger.engine import Ledger
+from integrator.ledger.transitions import release
+from integrator.logs import get_logger
+from integrator.secrets import KeyRing, key_ring
+from tasks.publishing import publisher
+
+log = get_logger(__name__)
+
+
+class Process:
+    """The parts that the tasks of a process share."""
+
+    def __init__(self) -> None:
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self.ledger = Ledger.from_settings(settings())
+        self.ring: KeyRing = key_ring()
+        self.leases = LeaseKeeper(self.ledger)
+        self.dispatcher = Dispatcher(self.ledger, publisher())
+
+    def give_back(self) -> None:
+        """Release what this process still works on, by claim number: its runs are fenced off from then on."""
+        for sync_id, claim in self.leases.held():
+            with self.ledger.write() as connection:
+                given = release(connection, sync_id, claim)
+            log.info("sync_given_back", sync_id=sync_id, claim=claim, released=given)
+
+
+@cache
+def _process(_pid: int) -> Process:
+    return Process()
+
+
+def process() -> Process:
+    """This process's parts."""
+    return _process(os.getpid())

@@ -1,0 +1,90 @@
+"""The queues on SQS: their names, the attributes they must have, and how full they are."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import boto3
+import orjson
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from integrator.config import Settings, settings
+from integrator.shops.base import Kind
+
+
+@dataclass(frozen=True)
+class Queue:
+    """One queue, the kind of document whose syncs it rings for, and the task that answers."""
+
+    name: str
+    kind: str
+    task: str
+    visibility_seconds: int = 120
+    max_receive_count: int = 10
+
+    @property
+    def dead_letters(self) -> str:
+        """Its dead-letter queue: what no worker could start. Harmless, since the ledger rings again; an alarm."""
+        return f"{self.name}-dlq"
+
+
+QUEUES = (Queue("orders", Kind.ORDER, "tasks.orders.sync_order"),)
+"""Every queue; each has a consumer wherever the system is deployed."""
+
+OF_KIND = {queue.kind: queue for queue in QUEUES}
+
+
+class QueueMismatch(Exception):
+    """A queue is not as celeryconfig and the protocol need it. Its text is for people."""
+
+
+@cache
+def client() -> Any:
+    """A boto3 client for counting and checking; publishing goes through Celery."""
+    given = settings()
+    return boto3.client(
+        "sqs",
+        region_name=given.sqs_region,
+        endpoint_url=given.sqs_endpoint_url,
+        config=Config(connect_timeout=3, read_timeout=3, retries={"total_max_attempts": 1}),
+    )
+
+
+def depth(queue: Queue) -> int:
+    """Messages in the queue: visible, in flight and delayed, as SQS counts them (PROTOCOL P5).
+
+    Raises BotoCoreError or ClientError.
+    """
+    names = [f"ApproximateNumberOfMessages{which}" for which in ("", "NotVisible", "Delayed")]
+    url = settings().queue_url(queue.name)
+    found = client().get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+    return sum(int(found.get(name, 0)) for name in names)
+
+
+def check(queue: Queue, given: Settings) -> None:
+    """Compare a queue's attributes with what the protocol needs, at start. Raises QueueMismatch."""
+    url = given.queue_url(queue.name)
+    try:
+        found = client().get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+    except (BotoCoreError, ClientError) as error:
+        raise QueueMismatch(
+            f"The queue {url} can't be read ({type(error).__name__}). Check INTEGRATOR_SQS_ENDPOINT_URL, "
+            "INTEGRATOR_SQS_QUEUE_URL_PREFIX and the AWS credentials, and that the queue exists."
+        ) from error
+    wrong = [
+        f"{name} is {is_} instead of {should}" for name, is_, should in _compare(queue, found) if is_ != should
+    ]
+    if wrong:
+        raise QueueMismatch(f"The queue {url} is not as it must be: {'; '.join(wrong)}.")
+
+
+def _compare(queue: Queue, found: dict[str, str]) -> list[tuple[str, Any, Any]]:
+    redrive = orjson.loads(found.get("RedrivePolicy") or "{}")
+    count = int(redrive.get("maxReceiveCount", 0))
+    return [
+        ("VisibilityTimeout", int(found.get("VisibilityTimeout", 0)), queue.visibility_seconds),
+        ("DelaySeconds", int(found.get("DelaySeconds", 0)), 0),
+        ("maxReceiveCount", max(count, 0), max(count, queue.max_receive_count)),
+        ("deadLetterTargetArn", str(redrive.get("deadLetterTargetArn", "")).rpartition("-")[2], "dlq"),
+    ]

@@ -1,0 +1,84 @@
+"""The scheduler: one small loop that dispatches, takes over what vanished, and rings again. Two are harmless.
+
+Not beat and not messages: what it does is read from the ledger each time, so that nothing is lost with it.
+"""
+
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from botocore.exceptions import BotoCoreError, ClientError
+from sqlalchemy.exc import SQLAlchemyError
+
+from integrator.clock import boottime
+from integrator.dispatch import Dispatcher
+from integrator.ledger.engine import Ledger
+from integrator.ledger.transitions import take_over
+from integrator.logs import get_logger
+from tasks import queues
+
+log = get_logger(__name__)
+
+TICK_SECONDS = 1.0
+
+
+@dataclass
+class Chore:
+    """Something done every so often. A failure is logged, and the next time tries again."""
+
+    name: str
+    every_seconds: float
+    do: Callable[[], object]
+    next_at: float = 0.0
+
+    def run_if_due(self, now: float) -> None:
+        """Do it when its time has come."""
+        if now < self.next_at:
+            return
+        self.next_at = now + self.every_seconds
+        try:
+            self.do()
+        except (SQLAlchemyError, BotoCoreError, ClientError) as error:
+            log.warning("chore_failed", chore=self.name, error=type(error).__name__)
+        except Exception:
+            log.exception("chore_broke", chore=self.name)
+
+
+def chores(ledger: Ledger, dispatcher: Dispatcher) -> list[Chore]:
+    """All that the scheduler does (PROTOCOL P4, P5, C4)."""
+    return [
+        Chore("take over expired runs", TICK_SECONDS, lambda: take_over_expired(ledger)),
+        Chore("dispatch", TICK_SECONDS, lambda: dispatcher.dispatch(skip_locked=True)),
+        *(
+            Chore(f"ring again on {queue.name}", 10, partial(ring_missing, dispatcher, queue))
+            for queue in queues.QUEUES
+        ),
+    ]
+
+
+def take_over_expired(ledger: Ledger) -> int:
+    """Take the runs of vanished workers over (C4); how many."""
+    with ledger.write() as connection:
+        taken = take_over(connection, random.random())  # noqa: S311
+    for sync_id, state in taken:
+        log.warning("worker_vanished", sync_id=sync_id, state=state)
+    return len(taken)
+
+
+def ring_missing(dispatcher: Dispatcher, queue: queues.Queue) -> int:
+    """Ring again for syncs whose message is gone (P5); how many."""
+    rung = dispatcher.ring_missing(queue.kind, queues.depth(queue))
+    if rung:
+        log.warning("bells_rung_again", queue=queue.name, count=rung)
+    return rung
+
+
+def run(ledger: Ledger, dispatcher: Dispatcher, stop: threading.Event) -> None:
+    """Loop until `stop` is set."""
+    todo = chores(ledger, dispatcher)
+    while not stop.is_set():
+        for chore in todo:
+            chore.run_if_due(boottime())
+        stop.wait(TICK_SECONDS)

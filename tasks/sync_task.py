@@ -1,0 +1,81 @@
+"""The base of all sync tasks: claim by id, keep the lease, map the outcome, tell the gate, ring the next."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+from celery import Task
+from celery.exceptions import Ignore
+
+from integrator import failpoints
+from integrator.clock import boottime
+from integrator.ledger import access, transitions
+from integrator.ledger.records import Claimed
+from integrator.logs import get_logger
+from integrator.sync.run import Run
+from tasks.outcome import UNREACHABLE, End, Held, RetryLater
+from tasks.process import Process, process
+
+log = get_logger(__name__)
+
+CLAIM_SECONDS = 60
+"""How long a task waits for a ledger that can't be reached; the worker takes no more meanwhile (C6)."""
+
+CLAIM_RETRY_SECONDS = 1.0
+
+
+class SyncTask(Task):  # type: ignore[misc] # Celery has no types
+    """A task that works on one sync, found by its id."""
+
+    abstract = True
+    throws = (Held,)
+    ignore_result = True
+
+    @contextmanager
+    def claim(self, tenant: str, sync_id: int) -> Iterator[Run]:
+        """Run a block with the sync claimed, and do with its failure what the protocol says.
+
+        Ends the task without the block (Ignore) when there is nothing to claim: another message was faster, the
+        sync is done, or its gate is shut.
+        """
+        here = process()
+        with structlog.contextvars.bound_contextvars(tenant=tenant, sync_id=sync_id):
+            claimed, asked_at = _claim(here, tenant, sync_id)
+            failpoints.fire("worker.claimed")
+            signal: Exception | None = None
+            with here.leases.keep(claimed, asked_at) as lease:
+                end = End(here, claimed, lease)
+                try:
+                    with here.ledger.read() as connection:
+                        assignment = access.assignment(connection, sync_id, here.ring)
+                    structlog.contextvars.bind_contextvars(correlation_id=assignment.correlation_id)
+                    run = Run(here.ledger, assignment, claimed, lease)
+                    end.run = run
+                    yield run
+                    end.succeed(run)
+                except Exception as error:  # noqa: BLE001 - judged, recorded and logged there
+                    signal = end.fail(error)
+            here.dispatcher.request(claimed.gate_id)
+        if signal is not None:
+            raise signal from None
+
+
+def _claim(here: Process, tenant: str, sync_id: int) -> tuple[Claimed, float]:
+    """Claim, waiting for a ledger that can't be reached. Raises Ignore when there is nothing to do."""
+    give_up = boottime() + CLAIM_SECONDS
+    while True:
+        asked_at = boottime()
+        try:
+            with here.ledger.write() as connection:
+                claimed = transitions.claim(connection, tenant, sync_id, worker=here.name)
+        except UNREACHABLE as error:
+            log.warning("claim_failed", error=type(error).__name__)
+            if boottime() > give_up:
+                raise RetryLater("ledger unreachable") from None
+            time.sleep(CLAIM_RETRY_SECONDS)
+            continue
+        if claimed is None:
+            log.info("nothing_to_claim")
+            raise Ignore
+        return claimed, asked_at
