@@ -43,6 +43,23 @@ class Settings(BaseSettings):
     )
     sqs_queue_prefix: str = Field("integrator-", description="What stands before each queue's own name.")
     worker_threads: int = Field(16, ge=1, le=1_000, description="Syncs that one worker process runs at once.")
+    bind: str = Field("127.0.0.1:8000", description="Where the web server listens: `HOST:PORT` or `unix:PATH`.")
+    web_processes: int = Field(
+        1, ge=1, le=64, description="Web processes; with an SQLite ledger there is one whatever this says."
+    )
+    web_threads: int = Field(64, ge=1, le=1_000, description="Requests that one web process works on at once.")
+    web_read_seconds: float = Field(
+        15.0,
+        gt=0,
+        le=300,
+        description="How long a client may take to send one request, headers and body, before it is cut off.",
+    )
+    web_answer_seconds: float = Field(
+        4.0,
+        gt=0,
+        le=4.5,
+        description="How long a webhook waits for the ledger before it is answered 503; shops give up at 5 s.",
+    )
     max_body_bytes: int = Field(
         10 * 1024 * 1024, ge=1, description="A webhook's largest body in bytes; more is answered 413."
     )

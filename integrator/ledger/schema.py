@@ -186,17 +186,16 @@ syncs = Table(
 )
 
 
-def _in_state(*states: State) -> ColumnElement[bool]:
+def in_state(*states: State) -> ColumnElement[bool]:
+    """Whether a sync is in one of the states, with the states as literals: no partial index serves bound values."""
     return syncs.c.state.in_([literal_column(f"'{state}'") for state in states])
 
 
-DUE_STATE = _in_state(State.PENDING, State.RETRYING)
-IN_FLIGHT = _in_state(State.QUEUED, State.RUNNING)
-IS_QUEUED = _in_state(State.QUEUED)
-IS_RUNNING = _in_state(State.RUNNING)
-IS_OPEN = ~_in_state(State.DONE)
-"""Conditions on a sync's state as literals: with bound values no database would use the partial indexes."""
-
+DUE_STATE = in_state(State.PENDING, State.RETRYING)
+IN_FLIGHT = in_state(State.QUEUED, State.RUNNING)
+IS_QUEUED = in_state(State.QUEUED)
+IS_RUNNING = in_state(State.RUNNING)
+IS_OPEN = ~in_state(State.DONE)
 for _name, _columns, _where in (
     ("ix_syncs_due", (syncs.c.gate_id, syncs.c.priority, syncs.c.due_at), DUE_STATE),
     ("ix_syncs_in_flight", (syncs.c.gate_id,), IN_FLIGHT),

@@ -22,6 +22,7 @@ from integrator.ledger.schema import (
     State,
     attempts,
     gates,
+    in_state,
     shops,
     syncs,
     tenants,
@@ -60,8 +61,8 @@ def raise_wanted(connection: Connection, groups: Iterable[list[Delivery]]) -> di
     rows = [_wanted_row(group) for group in groups]
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     upsert = dialect.insert(syncs).values(due_at=now(), accepted_at=now(), changed_at=now())
-    ended = syncs.c.state.in_([State.DONE, State.HELD, State.DEAD])
-    urgent = and_(syncs.c.state == State.PENDING, upsert.excluded.priority < syncs.c.priority)
+    ended = in_state(State.DONE, State.HELD, State.DEAD)
+    urgent = and_(in_state(State.PENDING), upsert.excluded.priority < syncs.c.priority)
     raised = upsert.on_conflict_do_update(
         index_elements=["gate_id", "shop_id", "kind", "external_id"],
         set_={
@@ -109,7 +110,7 @@ def requeue(connection: Connection, chosen: ColumnElement[bool], *, mass: bool) 
     urgency = {"priority": Priority.BACKFILL} if mass else {}
     released = connection.execute(
         update(syncs)
-        .where(chosen, syncs.c.state.in_([State.HELD, State.DEAD]))
+        .where(chosen, in_state(State.HELD, State.DEAD))
         .values(state=State.PENDING, due_at=now(), changed_at=now(), **_FRESH, **urgency)
     )
     return released.rowcount
