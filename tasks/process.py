@@ -5,7 +5,7 @@ import socket
 from functools import cache
 
 from integrator.config import settings
-from integrator.dispatch import Dispatcher
+from integrator.dispatch import Dispatcher, Publish
 from integrator.lease import LeaseKeeper
 from integrator.ledger.engine import Ledger
 from integrator.ledger.transitions import release
@@ -19,12 +19,12 @@ log = get_logger(__name__)
 class Process:
     """The parts that the tasks of a process share."""
 
-    def __init__(self) -> None:
+    def __init__(self, ledger: Ledger, ring: KeyRing, publish: Publish) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
-        self.ledger = Ledger.from_settings(settings())
-        self.ring: KeyRing = key_ring()
-        self.leases = LeaseKeeper(self.ledger)
-        self.dispatcher = Dispatcher(self.ledger, publisher())
+        self.ledger = ledger
+        self.ring = ring
+        self.leases = LeaseKeeper(ledger)
+        self.dispatcher = Dispatcher(ledger, publish)
 
     def give_back(self) -> None:
         """Release what this process still works on, by claim number: its runs are fenced off from then on."""
@@ -36,7 +36,7 @@ class Process:
 
 @cache
 def _process(_pid: int) -> Process:
-    return Process()
+    return Process(Ledger.from_settings(settings()), key_ring(), publisher())
 
 
 def process() -> Process:

@@ -78,6 +78,7 @@ def ring_missing(dispatcher: Dispatcher, queue: queues.Queue) -> int:
 def run(ledger: Ledger, dispatcher: Dispatcher, stop: threading.Event) -> None:
     """Loop until `stop` is set."""
     todo = chores(ledger, dispatcher)
+    log.info("scheduler_ready")
     while not stop.is_set():
         for chore in todo:
             chore.run_if_due(boottime())

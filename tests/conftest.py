@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import create_engine, text
 
 from integrator.config import settings
 from integrator.ledger.engine import Ledger
 from integrator.ledger.migrate import upgrade
+from integrator.ledger.schema import metadata
 from integrator.secrets import new_key
 from sandbox.postgres import NoPostgres, postgres
 
@@ -53,19 +54,18 @@ def _sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def _postgres_template(postgres_url: str) -> str:
-    admin = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text("CREATE DATABASE template_ledger"))
-    admin.dispose()
-    template = Ledger(_database(postgres_url, "template_ledger"))
-    upgrade(template)
-    template.close()
+def _postgres_ledger_url(postgres_url: str) -> str:
+    ledger = Ledger(postgres_url)
+    upgrade(ledger)
+    ledger.close()
     return postgres_url
 
 
-def _database(url: str, name: str) -> str:
-    return make_url(url).set(database=name).render_as_string(hide_password=False)
+_END_OTHERS = text(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+"""What an earlier test's thread left open would make TRUNCATE wait."""
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -87,13 +87,13 @@ def sqlite_ledger(_sqlite_template: bytes, tmp_path: Path) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-def postgresql_ledger(_postgres_template: str) -> Iterator[Ledger]:
+def postgresql_ledger(_postgres_ledger_url: str) -> Iterator[Ledger]:
     """An empty ledger on PostgreSQL."""
-    admin = create_engine(_postgres_template, isolation_level="AUTOCOMMIT")
+    admin = create_engine(_postgres_ledger_url, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
-        connection.execute(text("DROP DATABASE IF EXISTS ledger WITH (FORCE)"))
-        connection.execute(text("CREATE DATABASE ledger TEMPLATE template_ledger"))
-    ledger = Ledger(_database(_postgres_template, "ledger"))
+        connection.execute(_END_OTHERS)
+        connection.execute(text(f"TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY CASCADE"))
+    ledger = Ledger(_postgres_ledger_url)
     yield ledger
     ledger.close()
     admin.dispose()

@@ -187,7 +187,7 @@ syncs = Table(
 
 
 def in_state(*states: State) -> ColumnElement[bool]:
-    """Whether a sync is in one of the states, with the states as literals: no partial index serves bound values."""
+    """Whether a sync is in one of the states, as literals: no partial index serves bound values."""
     return syncs.c.state.in_([literal_column(f"'{state}'") for state in states])
 
 

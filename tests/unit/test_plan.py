@@ -1,0 +1,147 @@
+"""The pure middle of order syncs: which snapshot counts, and which steps are missing."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
+
+from integrator.documents import Order, PaymentState
+from integrator.erps.base import Request, StepKind
+from integrator.errors import Conflict
+from integrator.ledger.deliveries import Candidate
+from integrator.ledger.schema import StepState
+from integrator.ledger.steps import Step
+from integrator.sync.plan import Applied, Fetch, Keep, Known, Take, choose, content_digest, fold, known, plan
+from tests.support import T0, moved, order
+
+OPEN, LATER, CANCELLED = order(), order(quantity=2, minute=1), order(cancelled=True, minute=2)
+
+
+def holding(document: Order, *, cancelled: bool = False) -> Applied:
+    return Applied("SO1", content_digest(document), cancelled)
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "applied", "steps"),
+    [
+        (OPEN, None, [StepKind.CREATE]),
+        (CANCELLED, None, []),
+        (OPEN, holding(OPEN), []),
+        (moved(OPEN, updated_at=T0 + timedelta(days=1)), holding(OPEN), []),
+        (LATER, holding(OPEN), [StepKind.UPDATE]),
+        (CANCELLED, holding(OPEN), [StepKind.CANCEL]),
+        (moved(CANCELLED, payment_state=PaymentState.VOIDED), holding(OPEN), [StepKind.UPDATE, StepKind.CANCEL]),
+        (CANCELLED, holding(OPEN, cancelled=True), []),
+        (moved(CANCELLED, note="late"), holding(OPEN, cancelled=True), []),
+    ],
+)
+def test_given_a_snapshot_and_what_is_applied_when_planned_then_only_what_is_missing(
+    snapshot: Order, applied: Applied | None, steps: list[StepKind]
+) -> None:
+    assert plan(snapshot, applied) == steps
+
+
+def test_given_an_open_order_that_was_cancelled_there_when_planned_then_a_conflict_names_both() -> None:
+    with pytest.raises(Conflict, match=r"1001 .* SO1"):
+        plan(OPEN, holding(OPEN, cancelled=True))
+
+
+def step(kind: StepKind, number: int, state: StepState = StepState.APPLIED, **values: object) -> Step:
+    made = Step(
+        step_id=number,
+        kind=kind,
+        state=state,
+        claim=1,
+        request=Request("POST", "/", f"k{number}", b""),
+        digest=f"d{number}",
+        snapshot_updated_at=T0 + timedelta(minutes=number),
+        sends=1,
+        doubts=0,
+        settles_at=T0,
+        settled=True,
+        verify_at=None,
+        verify_due=False,
+        remote_id="SO1",
+        remote_total=None,
+    )
+    return replace(made, **values)  # type: ignore[arg-type]
+
+
+CREATE, UPDATE, CANCEL = (step(kind, number) for number, kind in enumerate(StepKind, 1))
+
+
+@pytest.mark.parametrize(
+    ("steps", "applied"),
+    [
+        ([], None),
+        ([step(StepKind.CREATE, 1, StepState.REFUSED)], None),
+        ([step(StepKind.CREATE, 1, StepState.INTENDED)], None),
+        ([CREATE], Applied("SO1", "d1", cancelled=False)),
+        ([CREATE, UPDATE], Applied("SO1", "d2", cancelled=False)),
+        ([CREATE, step(StepKind.UPDATE, 2, StepState.IN_DOUBT)], Applied("SO1", "d1", cancelled=False)),
+        ([CREATE, UPDATE, CANCEL], Applied("SO1", "d2", cancelled=True)),
+    ],
+)
+def test_given_steps_when_folded_then_only_applied_ones_count(steps: list[Step], applied: Applied | None) -> None:
+    assert fold(steps) == applied
+
+
+def at(minute: int | None, body: str = "a", version: int = 1) -> Candidate:
+    time = None if minute is None else T0 + timedelta(minutes=minute)
+    return Candidate(version, version, "order", time, body)
+
+
+def seen(minute: int | None, *, complete: bool = True) -> Known:
+    time: datetime | None = None if minute is None else T0 + timedelta(minutes=minute)
+    return Known(time, "seen", complete)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "newest", "kind"),
+    [
+        ([at(1)], seen(None), Take),
+        ([at(2, version=2), at(1)], seen(1), Take),
+        ([at(1, version=2), at(3, version=1)], seen(None), Take),
+        ([at(1)], seen(2), Keep),
+        ([at(1)], seen(2, complete=False), Fetch),
+        ([at(2)], seen(2, complete=False), Fetch),
+        ([at(2, "a"), at(2, "b", version=2)], seen(1), Fetch),
+        ([at(2, "a"), at(2, "a", version=2)], seen(1), Take),
+        ([at(None), at(2)], seen(1), Fetch),
+        ([], seen(1), Fetch),
+    ],
+)
+def test_given_deliveries_when_chosen_then_an_older_one_never_wins(
+    candidates: list[Candidate], newest: Known, kind: type
+) -> None:
+    assert isinstance(choose(candidates, newest), kind)
+
+
+def test_given_the_newest_is_not_the_last_to_arrive_when_chosen_then_the_newest_is_taken() -> None:
+    choice = choose([at(3, version=1), at(1, version=2)], seen(2))
+    assert choice == Take(1, "order")
+
+
+def test_given_the_same_time_as_seen_when_chosen_then_only_the_seen_content_is_taken() -> None:
+    assert choose([at(2)], seen(2)) == Take(1, "order", only_if_digest="seen")
+
+
+def test_given_a_fetch_when_chosen_then_nothing_older_than_what_is_known_is_accepted() -> None:
+    choice = choose([at(None), at(3, version=2)], seen(2))
+    assert isinstance(choice, Fetch)
+    assert choice.not_before == T0 + timedelta(minutes=3)
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ([], Known(T0, "seen", complete=True)),
+        ([CREATE], Known(CREATE.snapshot_updated_at, None, complete=False)),
+        ([step(StepKind.CREATE, 1, StepState.REFUSED)], Known(T0, "seen", complete=True)),
+        ([step(StepKind.CREATE, 0)], Known(T0, "seen", complete=True)),
+    ],
+)
+def test_given_a_step_after_the_last_finish_when_folded_then_its_snapshot_is_known_but_incomplete(
+    steps: list[Step], expected: Known
+) -> None:
+    assert known(T0, "seen", steps) == expected

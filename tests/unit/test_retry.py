@@ -1,0 +1,103 @@
+"""What the ledger does with each failure (PROTOCOL F1, F2)."""
+
+import pytest
+
+from integrator import errors
+from integrator.errors import IntegratorError, Settling, Side, Transient
+from integrator.ledger.records import Claimed
+from integrator.retry import BUG_ATTEMPTS, LONGEST_SECONDS, THROTTLED_LIMIT, Outcome, Verb, backoff, decide
+from tests.support import T0
+
+
+def judge(
+    error: IntegratorError,
+    *,
+    attempts: int = 0,
+    throttled: int = 0,
+    progressed: bool = False,
+    neighbours: bool = False,
+) -> Outcome:
+    claimed = Claimed(1, 1, 1, 1, attempts, throttled)
+    return decide(error, claimed, progressed=progressed, neighbours_succeed=neighbours, random=lambda: 0.5)
+
+
+def at_shop(error: IntegratorError) -> IntegratorError:
+    error.side = Side.SHOP
+    return error
+
+
+def a_look(error: Transient) -> Transient:
+    error.burns_attempt = False
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (Transient("x"), Outcome(Verb.RETRY, 1.0, burns="attempts")),
+        (a_look(Transient("x")), Outcome(Verb.RELEASE, 1.0)),
+        (
+            errors.Throttled("x", retry_after_seconds=7),
+            Outcome(Verb.RETRY, 7, burns="throttled", gate_wait_seconds=7),
+        ),
+        (errors.Throttled("x"), Outcome(Verb.RETRY, 1.0, burns="throttled", gate_wait_seconds=1.0)),
+        (
+            at_shop(errors.Throttled("x", retry_after_seconds=7)),
+            Outcome(Verb.RETRY, 7, burns="throttled"),
+        ),
+        (errors.Unauthorized("x"), Outcome(Verb.RELEASE, 0, credentials_refused=True)),
+        (at_shop(errors.Unauthorized("x")), Outcome(Verb.RELEASE, 900)),
+        (errors.Rejected("x"), Outcome(Verb.HOLD)),
+        (errors.Unmapped("x"), Outcome(Verb.HOLD)),
+        (errors.TotalMismatch("x"), Outcome(Verb.HOLD)),
+        (errors.Conflict("x"), Outcome(Verb.HOLD)),
+        (errors.NotFound("x"), Outcome(Verb.HOLD)),
+        (errors.GateShut("x"), Outcome(Verb.RELEASE)),
+        (errors.LeaseLost("x"), Outcome(Verb.ABANDON)),
+        (errors.NotStarted("x"), Outcome(Verb.RELEASE, 1.0, burns="attempts")),
+        (Settling("x", not_before=T0), Outcome(Verb.RELEASE, not_before=T0)),
+        (
+            Settling("x", not_before=T0, cause=Transient("y")),
+            Outcome(Verb.RETRY, not_before=T0, burns="attempts"),
+        ),
+    ],
+)
+def test_given_an_error_when_judged_then_the_protocols_outcome(error: IntegratorError, outcome: Outcome) -> None:
+    assert judge(error) == outcome
+
+
+def test_c3_given_a_step_was_applied_when_the_run_is_too_long_then_no_attempt_burns() -> None:
+    assert judge(errors.NotStarted("x"), progressed=True) == Outcome(Verb.RELEASE)
+
+
+@pytest.mark.parametrize(("attempts", "verb"), [(BUG_ATTEMPTS - 2, Verb.RETRY), (BUG_ATTEMPTS - 1, Verb.HOLD)])
+def test_f1_given_a_bug_when_it_fails_the_third_time_then_held(attempts: int, verb: Verb) -> None:
+    assert judge(errors.Bug("x"), attempts=attempts).verb is verb
+
+
+@pytest.mark.parametrize(
+    ("before", "neighbours", "verb"),
+    [
+        (THROTTLED_LIMIT - 2, True, Verb.RETRY),
+        (THROTTLED_LIMIT - 1, False, Verb.RETRY),
+        (THROTTLED_LIMIT - 1, True, Verb.HOLD),
+    ],
+)
+def test_f1_given_refusals_for_haste_in_a_row_when_only_this_sync_meets_them_then_held(
+    before: int, neighbours: bool, verb: Verb
+) -> None:
+    assert judge(errors.Throttled("x"), throttled=before, neighbours=neighbours).verb is verb
+
+
+@pytest.mark.parametrize("attempts", [12, 500])
+def test_given_an_outage_when_it_lasts_then_transient_never_ends_in_dead(attempts: int) -> None:
+    outcome = judge(Transient("x"), attempts=attempts)
+    assert outcome.verb is Verb.RETRY
+    assert outcome.delay_seconds <= LONGEST_SECONDS
+
+
+@pytest.mark.parametrize(("failures", "ceiling"), [(0, 2), (1, 4), (5, 64), (11, 3600), (10_000, 3600)])
+def test_f1_given_failures_when_backing_off_then_full_jitter_up_to_the_doubled_ceiling(
+    failures: int, ceiling: float
+) -> None:
+    assert [backoff(failures, iter([share]).__next__) for share in (0.0, 0.5, 1.0)] == [0, ceiling / 2, ceiling]
