@@ -8,6 +8,7 @@ thread and host, and carry nothing of one call into the next.
 import http.client
 import io
 import os
+import select
 import socket
 import threading
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from integrator import failpoints
 from integrator.clock import boottime
 
 Guard = Callable[[float], None]
@@ -76,6 +78,9 @@ class _BoundedReader(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
     def readinto(self, buffer: Any) -> int | None:
         self._call.bound(self._sock)
         count = self._raw.readinto(buffer)
@@ -90,11 +95,15 @@ class _BoundedReader(io.RawIOBase):
 class _Response(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
+        self._asked_for_effect = kwargs.get("method") != "GET"
         raw: io.RawIOBase = self.fp.detach()
         self._reader = _BoundedReader(raw, sock, thread.call)
         self.fp = io.BufferedReader(self._reader)
 
     def begin(self) -> None:
+        if self._asked_for_effect:
+            # The effect has happened when the answer is here; nobody reads it any more.
+            failpoints.fire("http.unread", first=lambda: select.select([self._reader], [], [], 30))
         super().begin()
         if self._reader.ended:  # http.client takes headers that are cut for whole ones
             raise http.client.IncompleteRead(b"")
