@@ -63,6 +63,9 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         10 * 1024 * 1024, ge=1, description="A webhook's largest body in bytes; more is answered 413."
     )
+    keep_deliveries_days: int = Field(
+        30, ge=3, description="Days that deliveries of finished syncs, and their deduplication keys, are kept."
+    )
     max_open_deliveries: int = Field(
         100_000,
         ge=1,

@@ -6,17 +6,18 @@ The broker is a doorbell: what is rung here is owed by the ledger whether the be
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, Connection, and_, exists, func, select
+from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from integrator import failpoints
-from integrator.clock import EPOCH, boottime, now
+from integrator.clock import EPOCH, after, boottime, now
 from integrator.gate import window
 from integrator.ledger.engine import Ledger
 from integrator.ledger.records import Rung
-from integrator.ledger.schema import DUE_STATE, IN_FLIGHT, IS_QUEUED, gates, syncs
+from integrator.ledger.schema import DUE_STATE, IN_FLIGHT, IS_QUEUED, Priority, gates, syncs
 from integrator.ledger.transitions import put_back, ring, ring_again
 from integrator.logs import get_logger
 from integrator.shops.base import Kind
@@ -31,6 +32,12 @@ GATE_LOCK_TIMEOUT_MS = 200
 
 GATES_A_ROUND = 50
 """How many gates one round serves; the rest come in the next (L2)."""
+
+LIVE_PLACES = 2
+"""Places of a window that only live orders may take, so that a backlog never stands before them (P6)."""
+
+LIVE_SECONDS = 300
+"""How long after its last delivery an order counts as live (P6)."""
 
 PUBLISH_PAUSE_SECONDS = (1.0, 30.0)
 """The first and the longest pause of a queue that could not be published to (P3)."""
@@ -77,35 +84,66 @@ def mark(
     """
     left = sys.maxsize if limit is None else limit
     chosen: list[int] = []
-    for gate_id, room in _rooms(connection, gate_ids, skip_locked=skip_locked):
-        found = _choose(connection, gate_id, kinds, min(room, left - len(chosen)))
+    for room in _rooms(connection, gate_ids, skip_locked=skip_locked):
+        found = _choose(connection, room, kinds, left - len(chosen))
         chosen.extend(found)
     return ring(connection, chosen)
 
 
-def _rooms(connection: Connection, gate_ids: Collection[int], *, skip_locked: bool) -> list[tuple[int, int]]:
+@dataclass(frozen=True)
+class Room:
+    """How many syncs of a gate may be rung now: in all, and of those that are not live orders."""
+
+    gate_id: int
+    places: int
+    other_places: int
+
+
+def _rooms(connection: Connection, gate_ids: Collection[int], *, skip_locked: bool) -> list[Room]:
     locked = connection.execute(
         select(gates.c.id, gates.c.window_cap, (gates.c.credentials_until != EPOCH).label("on_trial"))
         .where(gates.c.id.in_(gate_ids), gates.c.opens_at <= now())
         .order_by(gates.c.id)
         .with_for_update(key_share=True, skip_locked=skip_locked)
     ).all()
-    ids = [row.id for row in locked]
     counted = connection.execute(
-        select(syncs.c.gate_id, func.count().label("busy"))
-        .where(syncs.c.gate_id.in_(ids), IN_FLIGHT)
+        select(
+            syncs.c.gate_id,
+            func.count().label("busy"),
+            func.count(case((~_is_live(), 1))).label("others"),
+        )
+        .where(syncs.c.gate_id.in_([row.id for row in locked]), IN_FLIGHT)
         .group_by(syncs.c.gate_id)
     )
-    busy = {row.gate_id: row.busy for row in counted}
-    return [(row.id, window(row.window_cap, on_trial=row.on_trial) - busy.get(row.id, 0)) for row in locked]
+    busy = {row.gate_id: (row.busy, row.others) for row in counted}
+    return [_room(row, *busy.get(row.id, (0, 0))) for row in locked]
 
 
-def _choose(connection: Connection, gate_id: int, kinds: Collection[str], places: int) -> list[int]:
+def _room(gate: Any, busy: int, others: int) -> Room:
+    places = window(gate.window_cap, on_trial=gate.on_trial)
+    for_others = places - min(LIVE_PLACES, places - 1)
+    return Room(gate.id, places - busy, min(places - busy, for_others - others))
+
+
+def _is_live() -> ColumnElement[bool]:
+    return and_(syncs.c.priority == Priority.LIVE, syncs.c.accepted_at > after(-LIVE_SECONDS))
+
+
+def _choose(connection: Connection, room: Room, kinds: Collection[str], left: int) -> list[int]:
+    """Live orders first, then what is due by priority and time, up to the places for others (P6)."""
+    live = _first(connection, room.gate_id, kinds, _is_live(), min(room.places, left))
+    places = min(room.places - len(live), room.other_places, left - len(live))
+    return live + _first(connection, room.gate_id, kinds, ~_is_live(), places)
+
+
+def _first(
+    connection: Connection, gate_id: int, kinds: Collection[str], which: ColumnElement[bool], places: int
+) -> list[int]:
     if places <= 0:
         return []
     chosen = (
         select(syncs.c.id)
-        .where(syncs.c.gate_id == gate_id, syncs.c.kind.in_(kinds), _is_due())
+        .where(syncs.c.gate_id == gate_id, syncs.c.kind.in_(kinds), which, _is_due())
         .order_by(syncs.c.priority, syncs.c.due_at)
         .limit(places)
         .with_for_update(skip_locked=True)

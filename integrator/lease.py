@@ -25,9 +25,10 @@ class Lease:
     `asked_at` is the process's boot clock before the claim was sent.
     """
 
-    def __init__(self, claimed: Claimed, asked_at: float) -> None:
+    def __init__(self, claimed: Claimed, asked_at: float, *, clock: Callable[[], float] = boottime) -> None:
         self.sync_id = claimed.sync_id
         self.claim = claimed.claim
+        self._clock = clock
         self._ends = asked_at + LEASE_SECONDS
         self._last = asked_at + RUN_SECONDS
         self._lost = False
@@ -48,7 +49,7 @@ class Lease:
     @property
     def seconds_left(self) -> float:
         """How long it stands without being renewed; 0 when it is lost."""
-        return 0.0 if self._lost else max(self._ends - boottime(), 0.0)
+        return 0.0 if self._lost else max(self._ends - self._clock(), 0.0)
 
     def guard(self, total_seconds: float) -> None:
         """Let a call start only if it must end before the lease (S4). Raises LeaseLost, NotStarted."""
@@ -76,7 +77,7 @@ class LeaseKeeper:
     @contextmanager
     def keep(self, claimed: Claimed, asked_at: float) -> Iterator[Lease]:
         """Hold the lease of a claim for a block."""
-        lease = Lease(claimed, asked_at)
+        lease = Lease(claimed, asked_at, clock=self._clock)
         with self._lock:
             self._held[lease.sync_id, lease.claim] = lease
             if self._draining_until is not None:
@@ -91,11 +92,20 @@ class LeaseKeeper:
                 self._held.pop((lease.sync_id, lease.claim), None)
 
     def drain(self, seconds: float) -> None:
-        """Let no call start that would not end within so many seconds: the process is shutting down."""
+        """Let no call start that would not end within so many seconds: the process is shutting down.
+
+        The first request counts: a second one can't lengthen it.
+        """
         with self._lock:
-            self._draining_until = self._clock() + seconds
+            until = self._clock() + seconds
+            self._draining_until = until if self._draining_until is None else min(self._draining_until, until)
             for lease in self._held.values():
                 lease.end_by(self._draining_until)
+
+    @property
+    def draining(self) -> bool:
+        """Whether the process is shutting down."""
+        return self._draining_until is not None
 
     def held(self) -> list[tuple[int, int]]:
         """The (sync id, claim) pairs that this process works on."""

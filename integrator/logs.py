@@ -1,12 +1,16 @@
 """Structured logs: one JSON object a line, with the correlation id of the order it is about.
 
 No personal data gets in: our own events carry identifiers, codes and counts; an exception is written as its type
-and where it was raised, never with its text or its variables, since those hold what a request held.
+and where it was raised, never with its text or its variables, since those hold what a request held. Of other
+packages' records stands the template, and of their arguments only what can't hold such data.
 """
 
+import json
 import logging
 import sys
+import threading
 import traceback
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -14,6 +18,18 @@ import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 Bound = structlog.stdlib.BoundLogger
+
+HIDDEN = "…"
+"""What stands for an argument of another package's record: it may be an address with its query, or a message."""
+
+NOISY = ("botocore", "boto3", "urllib3", "alembic", "kombu")
+"""Packages of whose work only warnings are news."""
+
+_SPEAKS_OF_ITSELF = ("celery", "gunicorn")
+"""Packages whose news (not their warnings, nor what they say for debugging) tell of themselves only."""
+
+_NAMES = frozenset({"id", "name", "description", "hostname"})
+"""Named arguments that are identifiers, whatever happened: those of Celery's records about a task."""
 
 
 def get_logger(name: str) -> Bound:
@@ -38,20 +54,74 @@ def configure(level: str) -> None:
         cache_logger_on_first_use=True,
     )
     formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared,
+        foreign_pre_chain=[_foreign_without_values, *shared],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _as_json],
+        pass_foreign_args=True,
+        use_get_message=False,
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for noisy in ("botocore", "boto3", "urllib3", "alembic", "kombu"):
+    for noisy in NOISY:
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))
+    _catch_strays()
+
+
+def _catch_strays() -> None:
+    """What Python would print with its text, if nobody caught it, becomes a line like any other."""
+    log = get_logger(__name__)
+    logging.raiseExceptions = False  # a record that can't be written would be printed with its arguments
+
+    def at_the_top(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, trace)
+            return
+        log.critical("uncaught", **describe(kind, trace))
+
+    def in_a_thread(args: threading.ExceptHookArgs) -> None:
+        name = args.thread.name if args.thread else None
+        log.critical("thread_died", thread=name, **describe(args.exc_type, args.exc_traceback))
+
+    sys.excepthook, threading.excepthook = at_the_top, in_a_thread
 
 
 def _as_json(_logger: WrappedLogger, _name: str, event: EventDict) -> str:
-    return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    try:
+        return orjson.dumps(event, default=_plain, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # a lone surrogate, or an integer over 64 bits
+        return json.dumps(event, default=_plain)
+
+
+def _plain(value: object) -> str:
+    return type(value).__qualname__ if isinstance(value, BaseException) else str(value)
+
+
+def _foreign_without_values(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+    """Another package's record: its template, with the arguments that can hold nothing of a request."""
+    record: logging.LogRecord = event["_record"]
+    given = event.pop("positional_args", None)
+    news = record.levelno == logging.INFO and record.name.partition(".")[0] in _SPEAKS_OF_ITSELF
+    template = _plain(record.msg)
+    shown = given if news and not record.exc_info else _without_values(given)
+    try:
+        event["event"] = template % shown if shown else template
+    except (TypeError, ValueError, KeyError):
+        event["event"] = template
+    return event
+
+
+def _without_values(given: Any) -> Any:
+    if isinstance(given, Mapping):
+        return {name: value if name in _NAMES else _hidden(value) for name, value in given.items()}
+    return tuple(_hidden(value) for value in given or ())
+
+
+def _hidden(value: object) -> object:
+    if isinstance(value, int | float | None):
+        return value
+    return type(value).__qualname__ if isinstance(value, BaseException) else HIDDEN
 
 
 def _exception_without_text(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:

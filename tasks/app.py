@@ -1,5 +1,6 @@
 """The Celery app, and what happens in the life of a worker process."""
 
+import sys
 import threading
 from typing import Any
 
@@ -7,11 +8,9 @@ from celery import Celery
 from celery.signals import setup_logging, worker_init, worker_shutting_down
 
 from integrator.config import settings
-from integrator.ledger.migrate import check as check_schema
-from integrator.logs import configure, get_logger
-from tasks import queues
-
-log = get_logger(__name__)
+from integrator.ledger.engine import Ledger
+from integrator.logs import configure
+from tasks import startup
 
 SHUTDOWN_SECONDS = 25
 """How long a worker that is told to stop lets its runs finish, under the 30 s that Kubernetes gives."""
@@ -27,26 +26,17 @@ def _set_up_logging(**_: Any) -> None:
 
 @worker_init.connect
 def _check_before_work(**_: Any) -> None:
-    """Refuse to start on an old schema, a ledger that may lose, or queues that are not as they must be."""
-    from tasks.process import process  # noqa: PLC0415 - in the worker only, after fork
-
-    given = settings()
-    ledger = process().ledger
-    check_schema(ledger)
-    if not given.allow_lossy_ledger:
-        ledger.check_durability()
-    for queue in queues.QUEUES:
-        queues.check(queue, given)
-    ledger.close()
+    """Refuse to start with one sentence. It must be SystemExit: Celery only logs what else a handler raises."""
+    try:
+        startup.check(settings(), Ledger.from_settings(settings()))
+    except startup.Refused as refusal:
+        sys.exit(str(refusal))
 
 
 @worker_shutting_down.connect
 def _drain(**_: Any) -> None:
-    """Start no call that would not end in time; what is still running then is given back by its claim number."""
-    from tasks.process import process  # noqa: PLC0415
+    """Drain in a thread: this runs in a signal handler, where the main thread must wait for no lock."""
+    from tasks.process import process  # noqa: PLC0415 - it imports this module
 
-    process().leases.drain(SHUTDOWN_SECONDS)
-    timer = threading.Timer(SHUTDOWN_SECONDS, process().give_back)
-    timer.daemon = True
-    timer.start()
-    log.info("worker_draining", running=len(process().leases.held()))
+    drain = threading.Thread(target=process().drain, args=(SHUTDOWN_SECONDS,), name="drain", daemon=True)
+    drain.start()

@@ -8,10 +8,11 @@ from typing import Any
 import click
 import orjson
 from sqlalchemy import ColumnElement, Connection, and_, select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from integrator import gate
 from integrator.config import settings
+from integrator.dispatch import Dispatcher
 from integrator.ledger.audit import audit as find_limbo
 from integrator.ledger.engine import Ledger, LossyLedger
 from integrator.ledger.migrate import OldSchema
@@ -19,6 +20,7 @@ from integrator.ledger.migrate import check as check_schema
 from integrator.ledger.schema import erps, gates, shops, syncs, tenants
 from integrator.ledger.transitions import requeue as release_held
 from integrator.logs import configure
+from tasks import startup
 
 
 def _ledger() -> Ledger:
@@ -27,8 +29,8 @@ def _ledger() -> Ledger:
         check_schema(ledger)
     except OldSchema as error:
         raise click.ClickException(str(error)) from error
-    except OperationalError as error:
-        raise click.ClickException(f"The ledger can't be reached ({type(error).__name__}). Is it up?") from error
+    except DBAPIError as error:
+        raise click.ClickException(startup.unreachable(error)) from error
     return ledger
 
 
@@ -36,7 +38,7 @@ def _ledger() -> Ledger:
 def scheduler() -> None:
     """Dispatch due work, take over from vanished workers, ring again. Run one or two."""
     from tasks import scheduler as loop  # noqa: PLC0415 - only this command needs it
-    from tasks.process import process  # noqa: PLC0415
+    from tasks.publishing import publisher  # noqa: PLC0415 - it loads the app, which loads this module
 
     configure(settings().log_level)
     ledger = _ledger()
@@ -48,7 +50,7 @@ def scheduler() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    loop.run(ledger, process().dispatcher, stop)
+    loop.run(ledger, Dispatcher(ledger, publisher()), stop)
 
 
 @click.group("syncs")
@@ -92,13 +94,19 @@ def requeue(
         chosen.append(syncs.c.error_fingerprint == fingerprint)
     if not chosen:
         raise click.UsageError("Name sync ids, or at least one filter.")
-    with _ledger().engine.connect() as connection, connection.begin() as transaction:
+    with _ledger().write() as connection:
+        _require_tenant(connection, tenant)
         released = release_held(connection, and_(*chosen), mass=len(sync_ids) != 1)
         if dry_run:
-            transaction.rollback()
+            connection.rollback()
     click.echo(
         f"{released} sync{'s' * (released != 1)} {'would be' if dry_run else ''} released".replace("  ", " ")
     )
+
+
+def _require_tenant(connection: Connection, tenant: str | None) -> None:
+    if tenant and connection.execute(select(tenants.c.id).where(tenants.c.slug == tenant)).first() is None:
+        raise click.ClickException(f"There is no tenant {tenant}. Nothing was changed.")
 
 
 def _shops_of(tenant: str) -> Any:

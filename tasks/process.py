@@ -2,7 +2,10 @@
 
 import os
 import socket
+import time
 from functools import cache
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from integrator.config import settings
 from integrator.dispatch import Dispatcher, Publish
@@ -26,12 +29,24 @@ class Process:
         self.leases = LeaseKeeper(ledger)
         self.dispatcher = Dispatcher(ledger, publish)
 
+    def drain(self, seconds: float) -> None:
+        """Start no call that would not end within so many seconds, then give back what still runs."""
+        self.leases.drain(seconds)
+        log.info("worker_draining", running=len(self.leases.held()))
+        time.sleep(seconds)
+        self.give_back()
+
     def give_back(self) -> None:
         """Release what this process still works on, by claim number: its runs are fenced off from then on."""
         for sync_id, claim in self.leases.held():
-            with self.ledger.write() as connection:
-                given = release(connection, sync_id, claim)
-            log.info("sync_given_back", sync_id=sync_id, claim=claim, released=given)
+            try:
+                with self.ledger.write() as connection:
+                    given = release(connection, sync_id, claim)
+            except SQLAlchemyError as error:
+                # Its lease ends by itself, and the scheduler takes it over.
+                log.warning("sync_not_given_back", sync_id=sync_id, claim=claim, error=type(error).__name__)
+            else:
+                log.info("sync_given_back", sync_id=sync_id, claim=claim, released=given)
 
 
 @cache

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from botocore.exceptions import BotoCoreError, ClientError
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from integrator.clock import boottime
+from integrator.config import settings
 from integrator.dispatch import Dispatcher
 from integrator.ledger.engine import Ledger
+from integrator.ledger.retention import drop_old_deliveries, drop_old_keys
 from integrator.ledger.transitions import take_over
 from integrator.logs import get_logger
 from tasks import queues
@@ -22,6 +25,9 @@ from tasks import queues
 log = get_logger(__name__)
 
 TICK_SECONDS = 1.0
+
+BATCHES_A_TIME = 10
+"""Batches of old rows that one round drops at most, so that dispatching never waits for housekeeping."""
 
 
 @dataclass
@@ -48,6 +54,7 @@ class Chore:
 
 def chores(ledger: Ledger, dispatcher: Dispatcher) -> list[Chore]:
     """All that the scheduler does (PROTOCOL P4, P5, C4)."""
+    days = settings().keep_deliveries_days
     return [
         Chore("take over expired runs", TICK_SECONDS, lambda: take_over_expired(ledger)),
         Chore("dispatch", TICK_SECONDS, lambda: dispatcher.dispatch(skip_locked=True)),
@@ -55,7 +62,23 @@ def chores(ledger: Ledger, dispatcher: Dispatcher) -> list[Chore]:
             Chore(f"ring again on {queue.name}", 10, partial(ring_missing, dispatcher, queue))
             for queue in queues.QUEUES
         ),
+        Chore(
+            "drop old deliveries", 60, partial(_in_batches, ledger, partial(drop_old_deliveries, keep_days=days))
+        ),
+        Chore("drop old keys", 60, partial(_in_batches, ledger, partial(drop_old_keys, keep_days=days))),
     ]
+
+
+def _in_batches(ledger: Ledger, drop: Callable[[Connection], int]) -> int:
+    """Drop batch after batch, each in a transaction of its own, a few at a time; how many rows."""
+    dropped = 0
+    for _ in range(BATCHES_A_TIME):
+        with ledger.write() as connection:
+            count = drop(connection)
+        dropped += count
+        if not count:
+            break
+    return dropped
 
 
 def take_over_expired(ledger: Ledger) -> int:

@@ -35,6 +35,10 @@ class LossyLedger(Exception):
     """The database may lose what it has committed. Its text is for people."""
 
 
+_parents: list[Engine | None] = []
+"""Engines that came over a fork: never used, but kept, since collecting them closes the parent's connections."""
+
+
 class Ledger:
     """The database that is the truth. Cheap to make; it connects at the first use.
 
@@ -62,6 +66,7 @@ class Ledger:
     def engine(self) -> Engine:
         """This process's engine; a forked child gets its own."""
         if self._engine is None or self._pid != os.getpid():
+            _parents.append(self._engine)
             make = _sqlite if self.on_sqlite else _postgresql
             self._engine, self._pid = make(self.url, self._pool_size), os.getpid()
         return self._engine

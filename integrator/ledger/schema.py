@@ -198,6 +198,7 @@ IS_RUNNING = in_state(State.RUNNING)
 IS_OPEN = ~in_state(State.DONE)
 for _name, _columns, _where in (
     ("ix_syncs_due", (syncs.c.gate_id, syncs.c.priority, syncs.c.due_at), DUE_STATE),
+    ("ix_syncs_live", (syncs.c.gate_id, syncs.c.accepted_at), DUE_STATE),
     ("ix_syncs_in_flight", (syncs.c.gate_id,), IN_FLIGHT),
     ("ix_syncs_lease", (syncs.c.lease_until,), IN_FLIGHT),
     ("ix_syncs_open", (syncs.c.shop_id,), IS_OPEN),
@@ -267,6 +268,7 @@ deliveries = Table(
     UniqueConstraint("sync_id", "version"),
 )
 Index("ix_deliveries_newest", deliveries.c.sync_id, deliveries.c.snapshot_updated_at)
+Index("ix_deliveries_received_at", deliveries.c.received_at)
 
 delivery_keys = Table(
     "delivery_keys",
@@ -275,3 +277,4 @@ delivery_keys = Table(
     Column("key_hash", String(64), primary_key=True),
     Column("received_at", Instant(), nullable=False),
 )
+Index("ix_delivery_keys_received_at", delivery_keys.c.received_at)

@@ -86,6 +86,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["shop_id"], ["shops.id"], name=op.f("fk_delivery_keys_shop_id")),
         sa.PrimaryKeyConstraint("shop_id", "key_hash", name=op.f("pk_delivery_keys")),
     )
+    op.create_index("ix_delivery_keys_received_at", "delivery_keys", ["received_at"], unique=False)
     op.create_table(
         "syncs",
         sa.Column("id", Id, autoincrement=True, nullable=False),
@@ -149,6 +150,14 @@ def upgrade() -> None:
         sqlite_where=sa.text("state IN ('pending', 'retrying')"),
     )
     op.create_index(
+        "ix_syncs_live",
+        "syncs",
+        ["gate_id", "accepted_at"],
+        unique=False,
+        postgresql_where=sa.text("state IN ('pending', 'retrying')"),
+        sqlite_where=sa.text("state IN ('pending', 'retrying')"),
+    )
+    op.create_index(
         "ix_syncs_in_flight",
         "syncs",
         ["gate_id"],
@@ -207,6 +216,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("sync_id", "version", name=op.f("uq_deliveries_sync_id_version")),
     )
     op.create_index("ix_deliveries_newest", "deliveries", ["sync_id", "snapshot_updated_at"], unique=False)
+    op.create_index("ix_deliveries_received_at", "deliveries", ["received_at"], unique=False)
     op.create_table(
         "steps",
         sa.Column("id", Id, autoincrement=True, nullable=False),
