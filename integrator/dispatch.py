@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, select
+from sqlalchemy import ColumnElement, Connection, and_, case, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from integrator import failpoints
@@ -58,10 +58,15 @@ class Publish(Protocol):
 
 
 def due_gates(connection: Connection) -> list[int]:
-    """Open gates that have due work: one index probe each, nothing for shut ones (P4)."""
-    waiting = select(syncs.c.id).where(syncs.c.gate_id == gates.c.id, _is_due())
+    """Open gates that have due work: an index probe a priority each, nothing for shut ones (P4).
+
+    Priority and order are named so that each probe ends at the index's first entry, whatever is not due yet; and
+    it is a scalar subquery, since a planner may turn `EXISTS` into a hash of all that is due behind shut gates.
+    """
+    mine = select(syncs.c.id).where(syncs.c.gate_id == gates.c.id, _is_due()).order_by(syncs.c.due_at).limit(1)
+    first = func.coalesce(*(mine.where(syncs.c.priority == one).scalar_subquery() for one in Priority))
     rows = connection.execute(
-        select(gates.c.id).where(gates.c.opens_at <= now(), exists(waiting)).order_by(gates.c.id)
+        select(gates.c.id).where(gates.c.opens_at <= now(), first.is_not(None)).order_by(gates.c.id)
     )
     return list(rows.scalars())
 
@@ -80,14 +85,15 @@ def mark(
 ) -> list[Rung]:
     """Fill the windows of these gates: lock each gate's row, count what is in flight, mark what is due (P1).
 
-    Only syncs of `kinds` are marked, at most `limit` in all.
+    Only syncs of `kinds` are marked, at most `limit` in all. They come in the order in which they should be rung.
     """
     left = sys.maxsize if limit is None else limit
     chosen: list[int] = []
     for room in _rooms(connection, gate_ids, skip_locked=skip_locked):
         found = _choose(connection, room, kinds, left - len(chosen))
         chosen.extend(found)
-    return ring(connection, chosen)
+    place = {sync_id: number for number, sync_id in enumerate(chosen)}
+    return sorted(ring(connection, chosen), key=lambda one: place[one.sync_id])
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,9 @@ class Ledger:
 
 
 def _postgresql(url: URL, pool_size: int) -> Engine:
-    options: dict[str, Any] = {"options": _POSTGRESQL_OPTIONS, "connect_timeout": 3}
+    # A host that has vanished must not keep a connection's user waiting for the minutes that TCP would.
+    alive = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
+    options: dict[str, Any] = {"options": _POSTGRESQL_OPTIONS, "connect_timeout": 3, **alive}
     return create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_size=pool_size,

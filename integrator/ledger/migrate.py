@@ -1,5 +1,6 @@
 """Bringing the ledger's schema to this version, and refusing to run on another."""
 
+import threading
 from pathlib import Path
 
 from alembic import command
@@ -10,6 +11,9 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
 from integrator.ledger.engine import Ledger
+
+_one_at_a_time = threading.Lock()
+"""Alembic keeps the migration that runs in a global of the process."""
 
 _UPGRADE_LOCK = 0x1EDCE2
 """The advisory lock that lets one process upgrade at a time (PostgreSQL)."""
@@ -44,7 +48,7 @@ def upgrade(ledger: Ledger) -> str:
 
     Each statement waits at most 2 s for a lock: a busy table fails the upgrade rather than stalling the webhooks.
     """
-    with ledger.write(lock_timeout_ms=2_000) as connection:
+    with _one_at_a_time, ledger.write(lock_timeout_ms=2_000) as connection:
         if not ledger.on_sqlite:
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_UPGRADE_LOCK})"))
         command.upgrade(_config(connection), "head")

@@ -1,7 +1,7 @@
 """Tenants, their shops and management systems: configuration as code, applied as often as one likes."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -76,6 +76,8 @@ class TenantFile(_Model):
     @model_validator(mode="after")
     def _known_erps(self) -> "TenantFile":
         known = {erp.slug for erp in self.erps}
+        for what, parts in (("management system", self.erps), ("shop", self.shops)):
+            _refuse_twice(what, [part.slug for part in parts])
         for shop in self.shops:
             if shop.erp not in known:
                 raise ValueError(
@@ -88,6 +90,16 @@ class File(_Model):
     """The whole file."""
 
     tenants: list[TenantFile]
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "File":
+        _refuse_twice("tenant", [tenant.slug for tenant in self.tenants])
+        return self
+
+
+def _refuse_twice(what: str, slugs: Sequence[str]) -> None:
+    if twice := sorted({slug for slug in slugs if slugs.count(slug) > 1}):
+        raise ValueError(f"each {what} may stand there once, but {', '.join(twice)} stands twice")
 
 
 def hash_key(key: str) -> str:

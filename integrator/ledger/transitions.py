@@ -6,10 +6,12 @@ not in the state that the transition starts from: somebody else moved it, and th
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, case, exists, insert, literal, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.dml import ReturningInsert
 
 from integrator.clock import Instant, after, least, now
 from integrator.ledger.records import Claimed, Delivery, Failure, Rung
@@ -59,11 +61,17 @@ def raise_wanted(connection: Connection, groups: Iterable[list[Delivery]]) -> di
     lock alike. Returns (id, wanted, correlation_id) rows by sync key.
     """
     rows = [_wanted_row(group) for group in groups]
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    raised = connection.execute(_raise_wanted(connection.dialect.name), rows)
+    return {(row.gate_id, row.shop_id, row.kind, row.external_id): row for row in raised}
+
+
+@cache
+def _raise_wanted(dialect_name: str) -> ReturningInsert[Any]:
+    dialect = postgresql if dialect_name == "postgresql" else sqlite
     upsert = dialect.insert(syncs).values(due_at=now(), accepted_at=now(), changed_at=now())
     ended = in_state(State.DONE, State.HELD, State.DEAD)
     urgent = and_(in_state(State.PENDING), upsert.excluded.priority < syncs.c.priority)
-    raised = upsert.on_conflict_do_update(
+    return upsert.on_conflict_do_update(
         index_elements=["gate_id", "shop_id", "kind", "external_id"],
         set_={
             "wanted": syncs.c.wanted + upsert.excluded.wanted,
@@ -83,7 +91,6 @@ def raise_wanted(connection: Connection, groups: Iterable[list[Delivery]]) -> di
         syncs.c.kind,
         syncs.c.external_id,
     )
-    return {(row.gate_id, row.shop_id, row.kind, row.external_id): row for row in connection.execute(raised, rows)}
 
 
 def _wanted_row(group: list[Delivery]) -> dict[str, Any]:

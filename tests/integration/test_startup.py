@@ -1,0 +1,68 @@
+"""What a serving process refuses to start on, and the sentence that it says."""
+
+from typing import Any
+
+import click
+import pytest
+from flask.cli import run_command
+from sqlalchemy import create_engine
+
+from integrator.config import Settings
+from integrator.ledger.engine import Ledger
+from integrator.secrets import new_key
+from tests.webhooks import store
+from web import create_app, startup
+
+
+def refusal(ledger: Ledger, **changes: Any) -> str:
+    """The sentence; "" when it starts."""
+    try:
+        startup.check(Settings(**changes), ledger)
+    except startup.EXPECTED as error:
+        return startup.sentence(error, ledger.url)
+    return ""
+
+
+def test_given_a_ledger_and_the_keys_of_its_secrets_when_checked_then_it_starts(ledger: Ledger) -> None:
+    assert refusal(ledger) == ""
+    store(ledger)
+    assert refusal(ledger) == ""
+
+
+def test_given_no_or_other_keys_when_checked_then_it_refuses(ledger: Ledger) -> None:
+    store(ledger)
+
+    assert refusal(ledger, secret_keys=()).startswith("INTEGRATOR_SECRET_KEYS is not set")
+    assert refusal(ledger, secret_keys=("short",)).startswith("INTEGRATOR_SECRET_KEYS holds something")
+    assert refusal(ledger, secret_keys=(new_key(),)).startswith("None of the keys")
+
+
+def test_given_an_empty_database_when_checked_then_the_command_is_named(tmp_path: Any) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path}/empty.sqlite3")
+
+    assert "`flask --app web ledger upgrade`" in refusal(ledger)
+    ledger.close()
+
+
+def test_given_a_lossy_database_when_checked_then_it_refuses_unless_told(postgresql_ledger: Ledger) -> None:
+    url = postgresql_ledger.url
+    postgresql_ledger.engine.dispose()
+    postgresql_ledger._engine = create_engine(url, connect_args={"options": "-c synchronous_commit=off"})
+
+    assert "synchronous_commit = off" in refusal(postgresql_ledger)
+    assert refusal(postgresql_ledger, allow_lossy_ledger=True) == ""
+
+
+@pytest.mark.parametrize("command", ["run", "ledger"])
+def test_given_flask_run_when_it_makes_the_app_then_it_checks_and_other_commands_do_not(
+    monkeypatch: pytest.MonkeyPatch, sqlite_ledger: Ledger, command: str
+) -> None:
+    monkeypatch.setattr("web.app.logs.configure", lambda _: None)
+    settings = Settings(secret_keys=())
+
+    with click.Context(run_command, info_name=command):
+        if command == "run":
+            with pytest.raises(click.ClickException, match="INTEGRATOR_SECRET_KEYS is not set"):
+                create_app(settings, ledger=sqlite_ledger)
+        else:
+            create_app(settings, ledger=sqlite_ledger)

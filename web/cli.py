@@ -1,0 +1,147 @@
+"""The commands of `flask --app web`: the ledger's schema and keys, and the tenants.
+
+What can be expected to go wrong is told in one sentence; a traceback means a bug.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import click
+import yaml
+from flask import Flask
+from flask.cli import AppGroup
+from pydantic import ValidationError
+
+from integrator.ledger import migrate
+from integrator.ledger.tenants import File, apply
+from integrator.secrets import new_key
+from web import startup
+from web.services import services
+from web.tenants import overview, rotate, sentences
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ledger_group = AppGroup("ledger", help="The ledger's schema and encryption keys.")
+tenants_group = AppGroup("tenants", help="Tenants, their shops and management systems.")
+
+
+def init_app(app: Flask) -> None:
+    """Add the commands."""
+    app.cli.add_command(ledger_group)
+    app.cli.add_command(tenants_group)
+
+
+@contextmanager
+def _in_a_sentence() -> Iterator[None]:
+    try:
+        yield
+    except startup.EXPECTED as error:
+        raise click.ClickException(startup.sentence(error, services().ledger.url)) from None
+
+
+def _told(command: Callable[P, R]) -> Callable[P, R]:
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _in_a_sentence():
+            return command(*args, **kwargs)
+
+    return wrapped
+
+
+@ledger_group.command("upgrade")
+@_told
+def upgrade() -> None:
+    """Bring the ledger's schema to this version."""
+    click.echo(f"The ledger's schema is {migrate.upgrade(services().ledger)}.")
+
+
+@ledger_group.command("check")
+@_told
+def check() -> None:
+    """Check the ledger's schema and that it keeps what it has acknowledged."""
+    ledger = services().ledger
+    version = migrate.check(ledger)
+    ledger.check_durability()
+    click.echo(f"The ledger's schema is {version}, and what it commits is on disk.")
+
+
+@ledger_group.command("new-key")
+def make_key() -> None:
+    """Print a fresh key for INTEGRATOR_SECRET_KEYS."""
+    click.echo(new_key())
+
+
+@ledger_group.command("rotate-keys")
+@_told
+def rotate_keys() -> None:
+    """Encrypt all stored credentials again, with the first key of INTEGRATOR_SECRET_KEYS.
+
+    Put the new key in front and restart everything before; the old one can go afterwards.
+    """
+    ledger = services().ledger
+    ring = startup.ring_of(services().settings)
+    migrate.check(ledger)
+    for what, count in rotate(ledger, ring).items():
+        click.echo(f"{what}: {count} encrypted with the first key")
+
+
+@tenants_group.command("apply")
+@click.argument("path", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@_told
+def apply_file(path: Path, *, dry_run: bool) -> None:
+    """Bring tenants, shops and management systems to what FILE says; what it does not mention stays."""
+    file = _load(path)
+    ledger = services().ledger
+    ring = startup.ring_of(services().settings)
+    migrate.check(ledger)
+    with ledger.write() as connection:
+        changes = apply(connection, file, os.environ, ring)
+        if dry_run:
+            connection.rollback()
+    for line in changes or ["nothing to change"]:
+        click.echo(f"would be: {line}" if dry_run and changes else line)
+
+
+def _load(path: Path) -> File:
+    try:
+        return File.model_validate(yaml.safe_load(path.read_bytes()))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise click.ClickException(f"{path}{where}: {error.problem or 'this is not YAML'}.") from None
+    except yaml.YAMLError:
+        raise click.ClickException(f"{path}: this is not YAML in UTF-8.") from None
+    except ValidationError as error:
+        raise click.ClickException("\n".join(f"{path}: {line}" for line in sentences(error))) from None
+
+
+@tenants_group.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
+@_told
+def list_tenants(*, as_json: bool) -> None:
+    """Show tenants, their management systems with their gates, and their shops. Never secrets or keys."""
+    ledger = services().ledger
+    migrate.check(ledger)
+    with ledger.read() as connection:
+        tenants = overview(connection)
+    if as_json:
+        click.echo(json.dumps({"tenants": tenants}, indent=2))
+        return
+    for tenant in tenants:
+        click.echo(f"{tenant['slug']} ({tenant['name']}){'' if tenant['active'] else ', inactive'}")
+        for erp in tenant["erps"]:
+            click.echo(f"  management system {erp['slug']}: {erp['kind']}, gate {_gate(erp['gate'])}")
+        for shop in tenant["shops"]:
+            state = "" if shop["active"] else ", inactive"
+            click.echo(f"  shop {shop['slug']}: {shop['platform']} to {shop['erp']}{state}")
+
+
+def _gate(gate: dict[str, str | bool | None]) -> str:
+    return "open" if gate["open"] else f"shut until {gate['opens_at']}: {gate['cause']}"

@@ -1,0 +1,201 @@
+"""The webhook receiver: `POST /webhooks/<platform>/<shop key>` (DESIGN §4).
+
+Checked in this order: the method, the size, the key, the signature. From there on the answer is 200 whatever the
+body is, since shops delete a subscription after a 4xx; and it is never given before the commit. What can't be kept
+now is answered 503, so that the shop sends it again.
+"""
+
+import contextlib
+import secrets
+import time
+
+from flask import Flask, Request, Response, request
+from sqlalchemy.exc import SQLAlchemyError
+from werkzeug.exceptions import ClientDisconnected
+
+from integrator import connectors, errors, failpoints
+from integrator.config import Settings
+from integrator.ledger.access import ShopRow
+from integrator.logs import describe, get_logger
+from integrator.secrets import SecretsError
+from integrator.shops.base import Unsigned
+from web.batcher import Busy
+from web.metrics import UNKNOWN, Counters
+from web.problems import problem
+from web.reader import Shops
+from web.webhook import Webhook, delivery_of, headers_of
+from web.writer import UNREACHABLE, Arrived, OverCap, Writer
+
+log = get_logger(__name__)
+
+RESERVED = "erp"
+"""Not a platform: the management systems' own webhooks will have this name."""
+
+BUSY_SECONDS = 5
+OVER_CAP_SECONDS = 60
+"""When a shop may come back: the ledger's trouble is short, a backlog over the cap is not."""
+
+
+class Refused(Exception):
+    """The webhook is not kept: the status, the word for the counter, and a sentence for people."""
+
+    def __init__(self, status: int, outcome: str, detail: str, *, retry_after_seconds: int | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.outcome = outcome
+        self.detail = detail
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Receiver:
+    """Answers webhooks. Threads share it."""
+
+    def __init__(self, settings: Settings, shops: Shops, writer: Writer, counters: Counters) -> None:
+        self._settings = settings
+        self._shops = shops
+        self._writer = writer
+        self._counters = counters
+
+    def receive(self, platform: str, key: str) -> Response:
+        """Answer the current request."""
+        deadline = time.monotonic() + self._settings.web_answer_seconds
+        webhook = Webhook(platform, key, secrets.token_hex(16), deadline)
+        try:
+            self._admit(request, webhook)
+            correlation_id = self._keep(webhook)
+        except Refused as refused:
+            response = self._refuse(webhook, refused)
+        except Exception as error:  # noqa: BLE001 - not kept, so the shop must send it again
+            response = self._fail(webhook, error)
+        else:
+            response = Response(status=200, content_type="text/plain")
+            webhook.correlation_id = correlation_id
+        response.headers["X-Correlation-Id"] = webhook.correlation_id
+        return response
+
+    def _admit(self, request: Request, webhook: Webhook) -> None:
+        """Size, key, signature, in this order. Raises Refused."""
+        announced = request.content_length
+        if announced is None:  # only reading tells how large it is
+            self._read(request, webhook)
+        elif announced > self._settings.max_body_bytes:
+            raise self._too_large(webhook)
+        webhook.shop = self._find(webhook)
+        if webhook.shop is None:
+            raise Refused(404, "unknown_key", "There is nothing at this address.")
+        if announced is not None:
+            self._read(request, webhook)
+        webhook.headers = headers_of(request.environ)
+        try:
+            connector = connectors.shop(webhook.shop.platform)
+            connector.verify(webhook.headers, webhook.body, webhook.shop.webhook_secrets)
+        except Unsigned:
+            raise Refused(401, "unsigned", "The signature is missing or wrong.") from None
+
+    def _read(self, request: Request, webhook: Webhook) -> None:
+        """Read the raw body, whatever its encoding, without its time counting as ours. Raises Refused."""
+        began = time.monotonic()
+        try:
+            webhook.body = request.stream.read()
+        except ClientDisconnected:
+            raise Refused(408, "incomplete", "The body did not arrive in time.") from None
+        except Exception as error:  # noqa: BLE001 - the server's own errors about broken chunks
+            raise Refused(400, "incomplete", f"The body can't be read ({type(error).__name__}).") from None
+        webhook.deadline += time.monotonic() - began
+        if len(webhook.body) > self._settings.max_body_bytes:
+            raise self._too_large(webhook)
+        if request.content_length is not None and len(webhook.body) < request.content_length:
+            raise Refused(400, "incomplete", "The body is shorter than its Content-Length.")
+
+    def _too_large(self, webhook: Webhook) -> Refused:
+        """413, counted for its shop when that is to be had."""
+        with contextlib.suppress(Refused):
+            webhook.shop = self._find(webhook)
+        return Refused(413, "too_large", f"The body is larger than {self._settings.max_body_bytes} bytes.")
+
+    def _find(self, webhook: Webhook) -> ShopRow | None:
+        if webhook.platform == RESERVED:
+            return None
+        try:
+            return self._shops.find(webhook.platform, webhook.key, webhook.deadline)
+        except (Busy, SQLAlchemyError) as error:
+            raise _busy(error) from None
+        except SecretsError as error:
+            log.error("secrets_unreadable", reason=str(error))  # noqa: TRY400 - the sentence says it all
+            raise Refused(503, "failed", _TRY_AGAIN, retry_after_seconds=BUSY_SECONDS) from None
+
+    def _keep(self, webhook: Webhook) -> str:
+        """Keep a genuine webhook, or count that there is nothing to keep. The correlation id. Raises Refused."""
+        shop = webhook.shop
+        assert shop is not None, "admitted"  # noqa: S101
+        if not shop.active:
+            return self._count("inactive", webhook)
+        delivery = delivery_of(webhook, shop)
+        if delivery is None:
+            return self._count("unknown_topic", webhook)
+        try:
+            accepted = self._writer.keep(Arrived(shop, delivery), webhook.deadline)
+        except OverCap:
+            detail = f"This shop has {self._settings.max_open_deliveries} deliveries that wait to be worked on."
+            raise Refused(503, "over_cap", detail, retry_after_seconds=OVER_CAP_SECONDS) from None
+        except (Busy, *UNREACHABLE) as error:
+            raise _busy(error) from None
+        failpoints.fire("receiver.committed")
+        return accepted.correlation_id or webhook.correlation_id
+
+    def _count(self, outcome: str, webhook: Webhook) -> str:
+        shop = webhook.shop
+        self._counters.webhook(outcome, shop)
+        log.info("webhook_not_kept", outcome=outcome, correlation_id=webhook.correlation_id, **_whose(shop))
+        return webhook.correlation_id
+
+    def _refuse(self, webhook: Webhook, refused: Refused) -> Response:
+        self._counters.webhook(refused.outcome, webhook.shop)
+        log.warning(
+            "webhook_refused",
+            status=refused.status,
+            outcome=refused.outcome,
+            reason=refused.detail,
+            correlation_id=webhook.correlation_id,
+            **_whose(webhook.shop),
+        )
+        wait = refused.retry_after_seconds
+        return problem(
+            refused.status, refused.detail, retry_after_seconds=wait, correlation_id=webhook.correlation_id
+        )
+
+    def _fail(self, webhook: Webhook, error: Exception) -> Response:
+        bug = errors.Bug(type(error).__qualname__, subject=f"receiver {type(error).__qualname__}")
+        self._counters.webhook("failed", webhook.shop)
+        log.error(
+            "webhook_failed",
+            error_class=bug.error_class,
+            fingerprint=bug.fingerprint,
+            correlation_id=webhook.correlation_id,
+            **_whose(webhook.shop),
+            **describe(type(error), error.__traceback__),
+        )
+        return problem(503, _TRY_AGAIN, retry_after_seconds=BUSY_SECONDS, correlation_id=webhook.correlation_id)
+
+
+_TRY_AGAIN = "The webhook could not be kept. Send it again."
+
+
+def _busy(error: Exception) -> Refused:
+    reason = str(error) if isinstance(error, Busy) else type(error).__name__
+    return Refused(503, "busy", f"{_TRY_AGAIN} ({reason})", retry_after_seconds=BUSY_SECONDS)
+
+
+def _whose(shop: ShopRow | None) -> dict[str, str]:
+    return {"tenant": shop.tenant, "shop": shop.slug} if shop else {"tenant": UNKNOWN, "shop": UNKNOWN}
+
+
+def init_app(app: Flask, receiver: Receiver) -> None:
+    """Add the route; every other method on it is answered 405."""
+    app.add_url_rule(
+        "/webhooks/<platform>/<key>",
+        "webhook",
+        receiver.receive,
+        methods=["POST"],
+        provide_automatic_options=False,
+    )

@@ -1,0 +1,66 @@
+"""gunicorn's configuration: `gunicorn -c python:web.server`.
+
+What an installation may change is in `integrator.config`. The application is made in each worker, after the fork,
+and opens its connections there. TLS ends in front of it.
+"""
+
+import sys
+from typing import Any
+
+from pydantic import ValidationError
+
+from integrator import logs
+from integrator.config import settings
+from integrator.ledger.engine import Ledger
+from web import startup
+from web.bells import Bells
+
+try:
+    _settings = settings()
+except ValidationError as _error:
+    sys.exit(f"Error: {startup.sentence(_error)}")
+
+_on_sqlite = Ledger.from_settings(_settings).on_sqlite
+
+wsgi_app = "web:create_app()"
+bind = _settings.bind
+worker_class = "web.gunicorn_worker.Worker"
+logger_class = "web.gunicorn_worker.JsonLogger"
+workers = 1 if _on_sqlite else _settings.web_processes
+threads = _settings.web_threads
+worker_connections = max(1_000, 4 * threads)
+backlog = 2_048
+
+timeout = 30
+graceful_timeout = int(_settings.web_read_seconds + _settings.web_answer_seconds) + 2
+"""A stopping worker answers every request that it has begun to read."""
+keepalive = 5
+
+limit_request_line = 2_048
+limit_request_fields = 64
+limit_request_field_size = 8_190
+
+accesslog = None
+control_socket_disable = True
+
+
+def on_starting(_server: Any) -> None:
+    """Refuse to start on a ledger that can't keep webhooks, before there is a worker."""
+    log = logs.get_logger("web.server")
+    ledger = Ledger.from_settings(_settings)
+    try:
+        startup.check(_settings, ledger)
+    except startup.EXPECTED as error:
+        log.critical("start_refused", reason=startup.sentence(error, ledger.url))
+        sys.exit(1)
+    finally:
+        ledger.close()
+    if _on_sqlite and _settings.web_processes > 1:
+        log.warning("one_process_on_sqlite", asked=_settings.web_processes)
+
+
+def post_worker_init(worker: Any) -> None:
+    """Load Celery before the first webhook needs it."""
+    publish = worker.wsgi.extensions["integrator"].publish
+    if isinstance(publish, Bells):
+        publish.load()

@@ -1,0 +1,48 @@
+"""What a serving process makes sure of before it takes a webhook, and sentences for what can be wrong."""
+
+from pydantic import ValidationError
+from sqlalchemy import select
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
+
+from integrator.config import Settings
+from integrator.ledger import migrate
+from integrator.ledger.engine import Ledger, LossyLedger
+from integrator.ledger.migrate import OldSchema
+from integrator.ledger.schema import erps, shops
+from integrator.ledger.tenants import ApplyError
+from integrator.secrets import KeyRing, SecretsError
+
+EXPECTED = (SecretsError, ApplyError, OldSchema, LossyLedger, DBAPIError, OSError, ValidationError)
+"""What goes wrong by configuration or circumstance: it is told in a sentence, not with a traceback."""
+
+
+def ring_of(settings: Settings) -> KeyRing:
+    """The key ring that the settings hold. Raises SecretsError."""
+    return KeyRing(tuple(key.get_secret_value() for key in settings.secret_keys))
+
+
+def check(settings: Settings, ledger: Ledger) -> None:
+    """Raise one of EXPECTED unless webhooks can be kept here, and their secrets read."""
+    ring = ring_of(settings)
+    migrate.check(ledger)
+    if not settings.allow_lossy_ledger:
+        ledger.check_durability()
+    with ledger.read() as connection:
+        for table in (erps, shops):
+            sealed = connection.execute(select(table.c.secrets).order_by(table.c.id.desc()).limit(1)).scalar()
+            if sealed is not None:
+                ring.open(sealed)
+
+
+def sentence(error: Exception, ledger_url: URL | None = None) -> str:
+    """Say in one line what is wrong and what to do. Nothing of it is a secret."""
+    if isinstance(error, ValidationError):
+        return "; ".join(
+            f"INTEGRATOR_{'_'.join(map(str, found['loc'])).upper()}: {found['msg']}" for found in error.errors()
+        )
+    if isinstance(error, DBAPIError):
+        where = ledger_url.render_as_string(hide_password=True) if ledger_url else "INTEGRATOR_LEDGER_URL"
+        said = str(error.orig).strip().splitlines() or [type(error).__name__]
+        return f"The ledger at {where} can't be used ({said[0]}). Check that it runs and that the URL is right."
+    return str(error)

@@ -1,0 +1,110 @@
+"""One webhook between the request and the ledger: what is known of it, and what of it is kept."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from integrator import connectors, errors
+from integrator.ledger.access import ShopRow
+from integrator.ledger.records import Delivery, Failure
+from integrator.ledger.text import storable
+from integrator.shops.base import Kind, Unreadable
+
+KEPT_HEADERS = (
+    "-topic",
+    "-webhook-id",
+    "-event-id",
+    "-delivery-id",
+    "-triggered-at",
+    "-api-version",
+    "-shop-domain",
+    "-webhook-source",
+)
+"""The ends of the headers' names that connectors look at again; signatures and cookies are never kept."""
+
+HEADER_LIMIT = 512
+EXTERNAL_ID_LIMIT = 255
+"""Characters: a longer id is no platform's, and an index would refuse it."""
+
+READ_AGAIN = (
+    "Look at the delivery's body in the ledger and find the order in the shop; saved there once more, it is sent "
+    "again. A body that is not the platform's means that somebody else knows the signing secret: change it."
+)
+
+
+@dataclass
+class Webhook:
+    """One request, and what is known of it so far. `deadline` is in seconds of `time.monotonic()`."""
+
+    platform: str
+    key: str = field(repr=False)
+    correlation_id: str
+    deadline: float
+    shop: ShopRow | None = None
+    body: bytes = field(default=b"", repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+def headers_of(environ: Mapping[str, Any]) -> dict[str, str]:
+    """The request's headers with their names in lower case."""
+    headers = {
+        name[5:].replace("_", "-").lower(): value for name, value in environ.items() if name.startswith("HTTP_")
+    }
+    return headers | {"content-type": environ.get("CONTENT_TYPE", "")}
+
+
+def _kept(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: storable(headers[name][:HEADER_LIMIT]) for name in headers if name.endswith(KEPT_HEADERS)}
+
+
+def delivery_of(webhook: Webhook, shop: ShopRow) -> Delivery | None:
+    """What is to be kept of a genuine webhook; None when its topic is not ours to handle."""
+    kept = _kept(webhook.headers)
+    try:
+        identity = connectors.shop(shop.platform).identify(webhook.headers, webhook.body)
+        if identity is None:
+            return None
+        _check(identity.external_id, identity.updated_at)
+    except Unreadable as error:
+        return _held(webhook, shop, kept, str(error))
+    return Delivery(
+        shop_id=shop.shop_id,
+        gate_id=shop.gate_id,
+        kind=identity.kind,
+        external_id=identity.external_id,
+        topic=identity.topic,
+        updated_at=identity.updated_at,
+        event_key=identity.event_key,
+        correlation_id=webhook.correlation_id,
+        headers=kept,
+        body=webhook.body,
+    )
+
+
+def _check(external_id: str, updated_at: datetime | None) -> None:
+    """Raise Unreadable for what no database keeps."""
+    if not 1 <= len(external_id) <= EXTERNAL_ID_LIMIT or storable(external_id) != external_id:
+        raise Unreadable("the id is not one")
+    if updated_at is not None and updated_at.tzinfo is None:
+        raise Unreadable("its time has no zone")
+
+
+def _held(webhook: Webhook, shop: ShopRow, kept: dict[str, str], why: str) -> Delivery:
+    """An unreadable body is kept all the same, under an id of its own, for a person to look at."""
+    failure = errors.Unmapped(
+        "The webhook's body has no readable id.", subject="body", detail=why, remedy=READ_AGAIN
+    )
+    return Delivery(
+        shop_id=shop.shop_id,
+        gate_id=shop.gate_id,
+        kind=Kind.ORDER,
+        external_id=f"delivery:{webhook.correlation_id}",
+        topic=next((value for name, value in kept.items() if name.endswith("-topic")), ""),
+        updated_at=None,
+        event_key=None,
+        correlation_id=webhook.correlation_id,
+        headers=kept,
+        body=webhook.body,
+        failure=Failure.of(failure),
+    )

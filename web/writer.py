@@ -1,0 +1,175 @@
+"""The group-commit writer (PROTOCOL D2): many webhooks, one transaction, each answered after it."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from integrator.dispatch import Dispatcher
+from integrator.ledger.access import ShopRow
+from integrator.ledger.deliveries import accept, open_deliveries
+from integrator.ledger.engine import Ledger
+from integrator.ledger.records import Accepted, Delivery
+from integrator.logs import describe, get_logger
+from web.batcher import Batcher, Busy, Job
+from web.metrics import Counters
+
+log = get_logger(__name__)
+
+LOCK_TIMEOUT_MS = 100
+"""How long one batch waits for a row that somebody else holds (D2)."""
+
+GAUGE_SECONDS = 10.0
+"""How long a shop's count of open deliveries is used before it is counted again."""
+
+UNREACHABLE = (OperationalError, InterfaceError, PoolTimeout)
+"""What the ledger raises when it can't be reached, is locked, or is full: coming back later helps."""
+
+
+class OverCap(Exception):
+    """The shop has as many open deliveries as it may have."""
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A webhook to be kept, and whose it is."""
+
+    shop: ShopRow
+    delivery: Delivery
+
+
+class _Gauges:
+    """How many open deliveries each shop has: counted by the writer, raised by what it keeps."""
+
+    def __init__(self, cap: int) -> None:
+        self._cap = cap
+        self._counts: dict[int, tuple[float, int]] = {}
+
+    def full(self, shop_id: int) -> bool:
+        """Whether the shop is known to be at its cap."""
+        return not self.stale(shop_id) and self._counts[shop_id][1] >= self._cap
+
+    def stale(self, shop_id: int) -> bool:
+        counted = self._counts.get(shop_id)
+        return counted is None or time.monotonic() - counted[0] > GAUGE_SECONDS
+
+    def count(self, ledger: Ledger, shop_ids: Sequence[int]) -> None:
+        """Count anew."""
+        with ledger.read() as connection:
+            for shop_id in shop_ids:
+                counted = open_deliveries(connection, shop_id, self._cap)
+                self._counts[shop_id] = (time.monotonic(), counted)
+
+    def add(self, shop_id: int) -> None:
+        if (counted := self._counts.get(shop_id)) is not None:
+            self._counts[shop_id] = (counted[0], counted[1] + 1)
+
+
+class Writer:
+    """Keeps deliveries for this process's requests. Threads share it."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        dispatcher: Dispatcher,
+        counters: Counters,
+        *,
+        batch: int,
+        max_open: int,
+        stall_seconds: float,
+    ) -> None:
+        self._ledger = ledger
+        self._dispatcher = dispatcher
+        self._counters = counters
+        self._gauges = _Gauges(max_open)
+        self._batcher = Batcher[Arrived, Accepted]("writer", self._work, size=batch, stall_seconds=stall_seconds)
+
+    def keep(self, arrived: Arrived, deadline: float) -> Accepted:
+        """Keep one delivery; it is on disk when this returns.
+
+        Raises OverCap; Busy when the ledger did not take it in time (it may still do so: the shop's next try is
+        then a duplicate); any other exception is a fault of ours.
+        """
+        if self._gauges.full(arrived.shop.shop_id):
+            raise OverCap
+        return self._batcher.ask(arrived, deadline)
+
+    def trouble(self) -> str | None:
+        """What is wrong with the writer's thread, for people; None when nothing is."""
+        return self._batcher.trouble()
+
+    def _work(self, jobs: list[Job[Arrived, Accepted]]) -> None:
+        jobs = self._within_cap(jobs)
+        if not jobs:
+            return
+        try:
+            kept = self._commit(jobs)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others are kept
+            log.warning("batch_failed", size=len(jobs), **describe(type(error), error.__traceback__))
+            self._one_by_one(jobs)
+        else:
+            self._settle(jobs, kept)
+
+    def _within_cap(self, jobs: list[Job[Arrived, Accepted]]) -> list[Job[Arrived, Accepted]]:
+        stale = {job.item.shop.shop_id for job in jobs if self._gauges.stale(job.item.shop.shop_id)}
+        if stale:
+            try:
+                self._gauges.count(self._ledger, sorted(stale))
+            except UNREACHABLE as error:  # the commit will say so, or not; a missing count stops nobody
+                log.warning("open_deliveries_not_counted", error=type(error).__name__)
+        full = {shop_id for shop_id in {job.item.shop.shop_id for job in jobs} if self._gauges.full(shop_id)}
+        for job in jobs:
+            if job.item.shop.shop_id in full:
+                job.fail(OverCap())
+        return [job for job in jobs if not job.settled]
+
+    def _commit(self, jobs: Sequence[Job[Arrived, Accepted]]) -> list[Accepted]:
+        with self._ledger.write(lock_timeout_ms=LOCK_TIMEOUT_MS) as connection:
+            return accept(connection, [job.item.delivery for job in jobs])
+
+    def _one_by_one(self, jobs: list[Job[Arrived, Accepted]]) -> None:
+        """Redo a failed batch, so that only the guilty rows fail (D2)."""
+        guilty = set()
+        for job in jobs:
+            key = job.item.delivery.sync_key
+            if job.late or key in guilty:  # each wait for one and the same row would cost the others theirs
+                job.fail(Busy("the ledger could not keep it in time"))
+                continue
+            try:
+                kept = self._commit([job])
+            except UNREACHABLE as error:
+                guilty.add(key)
+                job.fail(Busy(f"the ledger could not keep it ({type(error).__name__})"))
+            except Exception as error:  # noqa: BLE001 - the request answers for it
+                job.fail(error)
+            else:
+                self._settle([job], kept)
+
+    def _settle(self, jobs: Sequence[Job[Arrived, Accepted]], kept: Sequence[Accepted]) -> None:
+        for job, accepted in zip(jobs, kept, strict=True):
+            job.succeed(accepted)
+        new = [job.item for job, accepted in zip(jobs, kept, strict=True) if not accepted.duplicate]
+        for gate_id in {one.delivery.gate_id for one in new if one.delivery.failure is None}:
+            self._dispatcher.request(gate_id)
+        for one in new:
+            self._gauges.add(one.shop.shop_id)
+        for job, accepted in zip(jobs, kept, strict=True):
+            self._tell(job.item, accepted)
+
+    def _tell(self, arrived: Arrived, accepted: Accepted) -> None:
+        shop, delivery = arrived.shop, arrived.delivery
+        held = delivery.failure is not None
+        self._counters.webhook("duplicate" if accepted.duplicate else "held" if held else "accepted", shop)
+        log.info(
+            "webhook_accepted",
+            tenant=shop.tenant,
+            shop=shop.slug,
+            topic=delivery.topic,
+            sync_id=accepted.sync_id,
+            version=accepted.version,
+            duplicate=accepted.duplicate,
+            held=held,
+            correlation_id=accepted.correlation_id or delivery.correlation_id,
+        )
