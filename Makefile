@@ -1,0 +1,50 @@
+# `make` lists the commands. Each sets itself up; ARGS goes to what it runs: make demo ARGS="--orders 50 --exit"
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test check format audit lock clean setup-run setup-dev
+
+python := .venv/bin/python
+ARGS ?=
+
+help: ## List the commands
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1~\2/p' Makefile | awk -F '~' '{ printf "%-14s %s\n", $$1, $$2 }'
+
+demo: setup-run ## Show it working: two shops, two management systems, real processes, a table at the end
+	@$(python) -m sandbox.demo $(ARGS)
+
+serve: setup-run ## Serve on this machine: SQLite and SQS in memory, or what INTEGRATOR_… names
+	@$(python) -m sandbox.serve $(ARGS)
+
+test: setup-dev ## Run the tests in random order
+	@$(python) -m pytest $(ARGS)
+
+check: setup-dev ## Check style, format, types and which package may import which
+	@$(python) -m ruff check .
+	@$(python) -m ruff format --check .
+	@$(python) -m mypy
+	@.venv/bin/lint-imports
+
+format: setup-dev ## Format the code, and fix what can be fixed
+	@$(python) -m ruff check --fix-only .
+	@$(python) -m ruff format .
+
+audit: setup-dev ## Look the locked packages up in the vulnerability database (needs the internet)
+	@$(python) -m pip_audit --require-hashes --disable-pip -r requirements/run.txt
+
+lock: setup-dev ## Lock the dependencies anew, with hashes (ARGS=--upgrade takes newer ones)
+	@$(lock) --extra sandbox -o requirements/run.txt
+	@$(lock) --extra sandbox --extra dev -c requirements/run.txt -o requirements/dev.txt
+
+clean: ## Remove what can be made again: .venv, caches, the demo's data; not what `make serve` keeps
+	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist var/demo
+	rm -rf *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+lock = $(python) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header $(ARGS) pyproject.toml requirements/build.in
+
+setup-run:
+	@bin/setup run
+
+setup-dev:
+	@bin/setup dev

@@ -1,0 +1,140 @@
+"""The demo's tenants: each has one shop and one management system, and the order numbers of the other, too."""
+
+import json
+import secrets
+import urllib.request
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sandbox.demo_report import Outcome, StoredOrder
+from sandbox.shop import SendOptions, ShopSimulation
+from sandbox.shop_orders import Life
+from sandbox.shop_sender import Progress, Sender
+
+SHOP = "shop"
+"""The slug of each tenant's shop, and so what stands before the order's number in a reference."""
+
+WINDOW = 16
+"""How many syncs of one tenant may be in flight."""
+
+PAGE = 1_000
+"""Orders that are read from a management system at once."""
+
+
+@dataclass
+class DemoTenant:
+    """One tenant, its shop, and what this shop sends: first all but the cancellations, later these."""
+
+    slug: str
+    shop: ShopSimulation
+    lives: tuple[Life, ...]
+    key: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+    senders: list[Sender] = field(default_factory=list)
+
+    @classmethod
+    def make(cls, slug: str, orders: int, seed: int) -> "DemoTenant":
+        """Make a tenant whose shop will tell of so many orders."""
+        shop = ShopSimulation(orders, seed=seed, secret=secrets.token_hex(16), domain=f"{slug}.myshopify.com")
+        return cls(slug, shop, shop.lives)
+
+    def document(self, erp_url: str) -> dict[str, Any]:
+        """The tenant as `tenants apply` reads it; its secrets are named, and are in `secrets`."""
+        name = self.slug.upper()
+        erp = {
+            "slug": "erp",
+            "kind": "rest",
+            "window": WINDOW,
+            "config": {"url": erp_url},
+            "secrets": {"token": {"env": f"{name}_ERP_TOKEN"}},
+        }
+        shop = {
+            "slug": SHOP,
+            "platform": "shopify",
+            "erp": "erp",
+            "key": {"env": f"{name}_SHOP_KEY"},
+            "config": self.shop.config,
+            "secrets": {
+                "webhook": [{"env": f"{name}_WEBHOOK_SECRET"}],
+                "access_token": {"env": f"{name}_ACCESS_TOKEN"},
+            },
+        }
+        return {"slug": self.slug, "name": self.slug.capitalize(), "erps": [erp], "shops": [shop]}
+
+    def secrets(self) -> dict[str, str]:
+        """What the document refers to."""
+        name = self.slug.upper()
+        return {
+            f"{name}_ERP_TOKEN": "sandbox-erp-token",
+            f"{name}_SHOP_KEY": self.key,
+            f"{name}_WEBHOOK_SECRET": self.shop.secret,
+            f"{name}_ACCESS_TOKEN": self.shop.access_token,
+        }
+
+    def prepare(self, receiver_url: str, options: SendOptions) -> None:
+        """Plan what is sent where.
+
+        Cancellations go out in a second round: one that is there before its order was created leaves nothing to
+        show in the management system, as it should, but then there is nothing to count either.
+        """
+        cancelled = [life for life in self.lives if life.facts.cancelled]
+        most = [replace(life, events=life.events[:-1]) if life.facts.cancelled else life for life in self.lives]
+        rest = [replace(life, events=life.events[-1:]) for life in cancelled]
+        quickly = replace(options, orders_per_second=None)
+        self.senders = [
+            self._sender(receiver_url, most, options),
+            self._sender(receiver_url, rest, quickly),
+        ]
+
+    def _sender(self, receiver_url: str, lives: Sequence[Life], options: SendOptions) -> Sender:
+        return Sender(
+            receiver_url,
+            lives,
+            secret=self.shop.secret,
+            domain=self.shop.domain,
+            options=options,
+            before_send=self.shop.state.advance,
+        )
+
+    def stop(self) -> None:
+        """Send nothing more."""
+        for sender in self.senders:
+            sender.stop()
+
+    def progress(self) -> Progress:
+        """How far the shop is, over both rounds."""
+        rounds = [sender.progress() for sender in self.senders]
+        first: dict[str, float] = {}
+        for one in reversed(rounds):
+            first |= one.first_acknowledged
+        return Progress(
+            deliveries=sum(one.deliveries for one in rounds),
+            duplicates=sum(one.duplicates for one in rounds),
+            reordered=sum(one.reordered for one in rounds),
+            requests=sum(one.requests for one in rounds),
+            acknowledged=sum(one.acknowledged for one in rounds),
+            failures=sum((one.failures for one in rounds), Counter()),
+            latencies_ms=[latency for one in rounds for latency in one.latencies_ms],
+            first_acknowledged=first,
+        )
+
+    def outcome(self, stored: Sequence[StoredOrder], unneeded: frozenset[str]) -> Outcome:
+        """What came of it."""
+        now = self.progress()
+        first = {f"{SHOP}/{external_id}": at for external_id, at in now.first_acknowledged.items()}
+        facts = {f"{SHOP}/{life.external_id}": life.facts for life in self.lives}
+        return Outcome(now.requests, now.acknowledged, now.latencies_ms, first, facts, stored, unneeded)
+
+
+def stored_orders(erp_url: str) -> list[StoredOrder]:
+    """Every order of a management system, through the sandbox's own listing."""
+    orders: list[StoredOrder] = []
+    after: int | None = 0
+    while after is not None:
+        address = f"{erp_url}/_sandbox/orders?after={after}&limit={PAGE}"
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(address, timeout=30) as answer:
+            page = json.load(answer)
+        orders += map(StoredOrder.read, page["orders"])
+        after = page["next"]
+    return orders

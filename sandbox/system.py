@@ -1,0 +1,281 @@
+"""The whole system as real processes on embedded parts, started and stopped as one.
+
+    with System(Path("var/demo")) as system:
+        system.apply(tenants, secrets)
+        post_webhooks(system.webhook_url("shopify", key))
+        system.processes["worker-1"].kill()
+        system.restart_dead()
+
+It is what the demo, `make serve` and the proofs stand on: an SQS endpoint, the ledger on SQLite, the receiver,
+workers, the scheduler, and a management system if wanted. Everything that it writes is below one folder.
+"""
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import URL
+
+from integrator.ledger import migrate, tenants
+from integrator.ledger.engine import Ledger
+from integrator.secrets import KeyRing, new_key
+from sandbox.system_folder import Folder
+from sandbox.system_ports import free_port, require_free
+from sandbox.system_process import STOP_SECONDS, Process, SystemFailed, answers, says
+from tasks.queues import QUEUES, Queue
+from web import startup
+
+OTHER_QUEUE = frozenset({"INTEGRATOR_SQS_ENDPOINT_URL", "INTEGRATOR_SQS_QUEUE_URL_PREFIX"})
+"""Settings of which each says that there is an SQS already."""
+
+WATCH_SECONDS = 0.1
+"""How often dead parts are looked for when they are restarted at once."""
+
+
+class System:
+    """All parts, in `processes` by name: sqs, erp, receiver, worker-1 …, scheduler.
+
+    - `ledger_url`: another ledger than a SQLite file in the folder.
+    - `erp`: True for one management system called `erp`, or the names of several.
+    - `bind`: where the receiver listens, HOST:PORT; port 0 takes a free one.
+    - `extra_env`: the environment of all parts beside what the system sets itself. With INTEGRATOR_SECRET_KEYS in
+      it no key is made; with INTEGRATOR_SQS_ENDPOINT_URL or INTEGRATOR_SQS_QUEUE_URL_PREFIX no SQS endpoint is
+      started. Single parts take more through their own `env`, from their next start on.
+    - `auto_restart`: dead parts are started again at once, by a thread; `restarts` counts them by name.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        ledger_url: str | None = None,
+        workers: int = 2,
+        worker_threads: int = 8,
+        erp: bool | tuple[str, ...] = True,
+        bind: str = "127.0.0.1:0",
+        extra_env: Mapping[str, str] | None = None,
+        auto_restart: bool = False,
+    ) -> None:
+        self.folder = Folder(folder)
+        database = URL.create("sqlite", database=str(self.folder.database("ledger")))
+        self.ledger_url = ledger_url or database.render_as_string()
+        self.extra_env = dict(extra_env or {})
+        self.own_queue = not OTHER_QUEUE & self.extra_env.keys()
+        self.secret_keys = self.extra_env.get("INTEGRATOR_SECRET_KEYS") or new_key()
+        self.restarts: Counter[str] = Counter()
+        self.processes: dict[str, Process] = {}
+        self._ports: set[int] = set()
+        host, _, port = bind.rpartition(":")
+        self._bind = (host.strip("[]") or "127.0.0.1", int(port) or self._port())
+        self.erp_urls = {name: f"http://127.0.0.1:{self._port()}" for name in _erp_names(erp)}
+        self.sqs_url = f"http://127.0.0.1:{self._port()}" if self.own_queue else ""
+        self.environment = self._environment(worker_threads)
+        self._workers = workers
+        self._auto_restart = auto_restart
+        self._stopping = threading.Event()
+        self._watcher: threading.Thread | None = None
+
+    @property
+    def receiver_url(self) -> str:
+        """Where the receiver answers from this machine."""
+        host, port = self._bind
+        reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - only compared
+        return f"http://{f'[{reachable}]' if ':' in reachable else reachable}:{port}"
+
+    @property
+    def erp_url(self) -> str:
+        """The address of the first management system."""
+        return next(iter(self.erp_urls.values()))
+
+    def webhook_url(self, platform: str, key: str) -> str:
+        """Where a shop of the platform sends its webhooks."""
+        return f"{self.receiver_url}/webhooks/{platform}/{key}"
+
+    def ledger(self) -> Ledger:
+        """A connection to the ledger of its own, for the caller to close."""
+        return Ledger(self.ledger_url)
+
+    def apply(self, document: Mapping[str, Any], secrets: Mapping[str, str]) -> list[str]:
+        """Apply tenants, as `flask --app web tenants apply` does; what changed. Raises tenants.ApplyError."""
+        ledger = self.ledger()
+        try:
+            with ledger.write() as connection:
+                file = tenants.File.model_validate(document)
+                return tenants.apply(connection, file, secrets, KeyRing(tuple(self.secret_keys.split(","))))
+        finally:
+            ledger.close()
+
+    # Starting and stopping
+
+    def clear(self) -> None:
+        """Forget what an earlier system kept in the folder. Raises SystemFailed when one runs there."""
+        self.folder.clear(["ledger", *self.erp_urls])
+
+    def start(self) -> Self:
+        """Start everything and wait until all of it does its work. Raises SystemFailed; nothing runs then."""
+        try:
+            require_free(*self._bind, "Stop what listens there, or choose another with --port (0: a free one).")
+            self.folder.lock()
+            self.folder.write_env(self.environment)
+            self._start(self._embedded())
+            self._upgrade()
+            self._start(self._served())
+        except BaseException:
+            self.stop(0)
+            raise
+        if self._auto_restart:
+            self._watcher = threading.Thread(target=self._watch, name="restarts-the-dead", daemon=True)
+            self._watcher.start()
+        return self
+
+    def _start(self, processes: list[Process]) -> None:
+        for process in processes:
+            self.processes[process.name] = process
+            process.start()
+        for process in processes:
+            process.wait_ready()
+
+    def _upgrade(self) -> None:
+        ledger = self.ledger()
+        try:
+            migrate.upgrade(ledger)
+        except startup.EXPECTED as error:
+            raise SystemFailed(startup.sentence(error, ledger.url)) from None
+        finally:
+            ledger.close()
+
+    def stop(self, timeout_seconds: float = STOP_SECONDS) -> None:
+        """Stop everything: first what works, then what it works on. A second Ctrl-C kills what is left."""
+        self._stopping.set()
+        if self._watcher:
+            self._watcher.join()
+        embedded = [process for name, process in self.processes.items() if name in {"sqs", *self.erp_urls}]
+        working = [process for process in self.processes.values() if process not in embedded]
+        try:
+            for group in (working, embedded):
+                for process in group:
+                    process.ask_to_end()
+                give_up = time.monotonic() + timeout_seconds
+                for process in group:
+                    process.terminate(max(give_up - time.monotonic(), 0))
+        finally:
+            for process in self.processes.values():
+                process.wanted = False
+                process.kill()
+            self.folder.unlock()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # Watching
+
+    def dead(self) -> list[Process]:
+        """The parts that should run and don't."""
+        return [process for process in self.processes.values() if process.wanted and not process.alive]
+
+    def check(self) -> None:
+        """Raise SystemFailed when a part has ended by itself."""
+        for process in self.dead():
+            raise SystemFailed(process.obituary())
+
+    def restart_dead(self, *, tell: Callable[[Process], None] = lambda _: None) -> list[str]:
+        """Start what is dead again; the names. `tell` is called for each before. Returns before they are ready."""
+        restarted = []
+        for process in self.dead():
+            tell(process)
+            process.start()
+            self.restarts[process.name] += 1
+            restarted.append(process.name)
+        return restarted
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(WATCH_SECONDS):
+            self.restart_dead()
+
+    # The parts
+
+    def _port(self) -> int:
+        port = free_port(frozenset(self._ports))
+        self._ports.add(port)
+        return port
+
+    def _environment(self, worker_threads: int) -> dict[str, str]:
+        """The parts' environment: the shell's without our settings, `extra_env`, and what this system decides."""
+        ours = ("INTEGRATOR_", "AWS_") if self.own_queue else ("INTEGRATOR_",)
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        for name in ("no_proxy", "NO_PROXY"):
+            inherited[name] = ",".join(filter(None, (inherited.get(name), "127.0.0.1,localhost")))
+        host, port = self._bind
+        decided = {
+            "INTEGRATOR_LEDGER_URL": self.ledger_url,
+            "INTEGRATOR_SECRET_KEYS": self.secret_keys,
+            "INTEGRATOR_BIND": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+            "PYTHONUNBUFFERED": "1",
+        }
+        if self.own_queue:  # the endpoint looks at no credentials, but boto3 asks for some
+            sandbox = {"AWS_ACCESS_KEY_ID": "sandbox", "AWS_SECRET_ACCESS_KEY": "sandbox"}
+            decided |= {"INTEGRATOR_SQS_ENDPOINT_URL": self.sqs_url, **sandbox}
+        return {**inherited, "INTEGRATOR_WORKER_THREADS": str(worker_threads), **self.extra_env, **decided}
+
+    def _embedded(self) -> list[Process]:
+        parts = []
+        if self.own_queue:
+            queues = [f"--queue={self._queue(q)}:{q.visibility_seconds}:{q.max_receive_count}" for q in QUEUES]
+            parts.append(self._embed("sqs", self.sqs_url, *queues))
+        for name, url in self.erp_urls.items():
+            parts.append(self._embed(name, url, f"--file={self.folder.database(name)}", module="sandbox.erp"))
+        return parts
+
+    def _embed(self, name: str, url: str, *options: str, module: str = "sandbox.sqs") -> Process:
+        argv = ["-m", module, f"--port={url.rpartition(':')[2]}", *options]
+        return self._process(name, argv, says(r"^ready "))
+
+    def _served(self) -> list[Process]:
+        receiver = ["-m", "gunicorn", "-c", "python:web.server"]
+        queues = ",".join(map(self._queue, QUEUES))
+        alone = ["--without-mingle", "--without-gossip", "--without-heartbeat"]
+        worker = [
+            "-m",
+            "celery",
+            "--quiet",
+            "-A",
+            "tasks",
+            "worker",
+            "--pool=threads",
+            *alone,
+            f"--queues={queues}",
+        ]
+        names = [f"worker-{number}" for number in range(1, self._workers + 1)]
+        return [
+            self._process("receiver", receiver, answers(f"{self.receiver_url}/readyz")),
+            *(
+                self._process(name, [*worker, f"--hostname={name}@{socket.gethostname()}"], says(r" ready\."))
+                for name in names
+            ),
+            self._process("scheduler", ["-m", "celery", "-A", "tasks", "scheduler"], says("scheduler_ready")),
+        ]
+
+    def _queue(self, queue: Queue) -> str:
+        return f"{self.extra_env.get('INTEGRATOR_SQS_QUEUE_PREFIX', 'integrator-')}{queue.name}"
+
+    def _process(self, name: str, argv: list[str], ready: Callable[[Process], bool]) -> Process:
+        argv = [sys.executable, *argv]
+        return Process(name, argv, self.environment, self.folder.logs / f"{name}.log", ready)
+
+
+def _erp_names(erp: bool | tuple[str, ...]) -> tuple[str, ...]:
+    if isinstance(erp, bool):
+        return ("erp",) if erp else ()
+    return erp

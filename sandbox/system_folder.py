@@ -1,0 +1,58 @@
+"""The folder of one system: its lock, its logs, its databases, and the settings that another shell can read."""
+
+import fcntl
+import os
+import shlex
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from sandbox.system_process import SystemFailed, shown
+
+
+class Folder:
+    """Everything that a system keeps. One system at a time has it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+        self.logs = self.path / "logs"
+        self.env = self.path / "env"
+        self._descriptor: int | None = None
+
+    def database(self, name: str) -> Path:
+        """The SQLite file of a part."""
+        return self.path / f"{name}.sqlite3"
+
+    def lock(self) -> None:
+        """Take the folder, and make it when it is missing. Raises SystemFailed when another system has it."""
+        if self._descriptor is None:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)  # orders are nobody else's business
+            self.logs.mkdir(exist_ok=True)
+            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                raise SystemFailed(f"Another system runs in {shown(self.path)}. Stop it first.") from None
+            self._descriptor = descriptor
+
+    def unlock(self) -> None:
+        """Give the folder back."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def clear(self, databases: Iterable[str]) -> None:
+        """Forget what an earlier system kept here: these databases and the logs. Raises SystemFailed."""
+        self.lock()
+        for name in databases:
+            for path in self.path.glob(f"{self.database(name).name}*"):
+                path.unlink()
+        shutil.rmtree(self.logs)
+        self.logs.mkdir()
+
+    def write_env(self, environment: Mapping[str, str]) -> None:
+        """Write the settings for the command line in another shell: `. FOLDER/env`. Only the owner can read it."""
+        chosen = {name: environment[name] for name in environment if name.startswith(("INTEGRATOR_", "AWS_"))}
+        self.env.touch(0o600)
+        self.env.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in chosen.items()))
