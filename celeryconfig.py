@@ -18,6 +18,8 @@ broker_transport_options = {
     "region": _settings.sqs_region,
     "is_secure": _endpoint[0] != "http",
     "wait_time_seconds": 10,
+    # How soon a full or empty-handed worker asks again; the long poll does the waiting, not this.
+    "polling_interval": 0.05,
     "predefined_queues": {
         _settings.queue_name(queue.name): {"url": _settings.queue_url(queue.name), "region": _settings.sqs_region}
         for queue in QUEUES

@@ -6,6 +6,7 @@ upgraded to a write fails at once when another has committed in between.
 """
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import TimeoutError  # noqa: A004 - what its pools raise
 
 from integrator.config import Settings
 
@@ -51,6 +53,7 @@ class Ledger:
         self._pool_size = pool_size
         self._engine: Engine | None = None
         self._pid = 0
+        self._writer = threading.Lock()
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Ledger":
@@ -69,15 +72,29 @@ class Ledger:
             _parents.append(self._engine)
             make = _sqlite if self.on_sqlite else _postgresql
             self._engine, self._pid = make(self.url, self._pool_size), os.getpid()
+            self._writer = threading.Lock()
         return self._engine
 
     @contextmanager
     def write(self, *, lock_timeout_ms: int | None = None) -> Iterator[Connection]:
         """A writing transaction. `lock_timeout_ms` bounds the waits for row locks (PostgreSQL)."""
-        with self.engine.begin() as connection:
+        with self._one_writer(), self.engine.begin() as connection:
             if lock_timeout_ms is not None and not self.on_sqlite:
                 connection.execute(text(f"SET LOCAL lock_timeout = {int(lock_timeout_ms)}"))
             yield connection
+
+    @contextmanager
+    def _one_writer(self) -> Iterator[None]:
+        """On SQLite the threads of a process queue here: waiting for the file's lock, they would poll for it."""
+        if not self.on_sqlite:
+            yield
+            return
+        if not self._writer.acquire(timeout=BUSY_TIMEOUT_SECONDS):
+            raise TimeoutError("another thread of this process has been writing for too long")
+        try:
+            yield
+        finally:
+            self._writer.release()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

@@ -71,7 +71,7 @@ def _raise_wanted(dialect_name: str) -> ReturningInsert[Any]:
     upsert = dialect.insert(syncs).values(due_at=now(), accepted_at=now(), changed_at=now())
     ended = in_state(State.DONE, State.HELD, State.DEAD)
     urgent = and_(in_state(State.PENDING), upsert.excluded.priority < syncs.c.priority)
-    return upsert.on_conflict_do_update(
+    raised: ReturningInsert[Any] = upsert.on_conflict_do_update(
         index_elements=["gate_id", "shop_id", "kind", "external_id"],
         set_={
             "wanted": syncs.c.wanted + upsert.excluded.wanted,
@@ -91,6 +91,7 @@ def _raise_wanted(dialect_name: str) -> ReturningInsert[Any]:
         syncs.c.kind,
         syncs.c.external_id,
     )
+    return raised
 
 
 def _wanted_row(group: list[Delivery]) -> dict[str, Any]:
