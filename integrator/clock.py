@@ -45,7 +45,7 @@ class Instant(TypeDecorator[datetime]):
             raise ValueError("a time without a zone")
         if dialect.name == "postgresql":
             return value
-        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:23]
+        return value.astimezone(UTC).replace(tzinfo=None).isoformat(sep=" ", timespec="milliseconds")
 
     def process_literal_param(self, value: datetime | None, dialect: Dialect) -> str:
         """To a literal in a column's default."""

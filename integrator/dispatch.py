@@ -250,8 +250,11 @@ class Dispatcher:
     def ring_missing(self, kind: str, messages: int) -> int:
         """Ring again for queued syncs whose message is not in the queue any more (P5).
 
-        `messages` is how many messages the queue holds, visible and in flight. The scheduler asks every 10 s.
+        `messages` is how many messages the queue holds, visible and in flight. The scheduler asks every 10 s;
+        while publishing is paused or on trial, only the dispatch probes.
         """
+        if self._pauses.on_trial(QUEUES[kind]):
+            return 0
         with self._ledger.write() as connection:
             queued = select(func.count()).where(IS_QUEUED, IN_FLIGHT, syncs.c.kind == kind)
             missing = max(connection.execute(queued).scalar_one() - messages, 0)

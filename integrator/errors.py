@@ -41,6 +41,7 @@ class IntegratorError(Exception):
         self.detail = detail[:DETAIL_LIMIT]
         self.advice = remedy or self.remedy
         self.side = Side.ERP
+        self.burns_attempt = True
 
     @property
     def error_class(self) -> str:
@@ -66,7 +67,6 @@ class Transient(IntegratorError):
     def __init__(self, message: str, *, in_doubt: bool = False, subject: str = "", detail: str = "") -> None:
         super().__init__(message, subject=subject, detail=detail)
         self.in_doubt = in_doubt
-        self.burns_attempt = True
 
 
 class Throttled(IntegratorError):

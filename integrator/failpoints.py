@@ -37,11 +37,6 @@ def _random(_pid: int, _thread: int) -> random.Random:
     return random.Random(f"{settings().failpoint_seed}:{_pid}:{_thread}")  # noqa: S311
 
 
-def armed(name: str) -> bool:
-    """Whether the point may fire in this process."""
-    return name in _plan()
-
-
 def fire(name: str, *, first: Callable[[], object] | None = None) -> None:
     """Die here with the point's probability, after `first` has been called."""
     probability = _plan().get(name)

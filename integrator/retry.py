@@ -14,13 +14,14 @@ LONGEST_SECONDS = 3_600.0
 """Backoff: full jitter up to min(1 h, 2 s x 2^n) after the n-th failed attempt (F1)."""
 
 BUG_ATTEMPTS = 3
-"""A failure of our own code is tried this often: the third time it is held."""
+"""A failure of our own code is tried this often: the third time in a row it is held."""
 
 THROTTLED_LIMIT = 20
 """Refusals for haste in a row, while other syncs of the gate succeed, until a person must look (F1)."""
 
 THROTTLED_SECONDS = 1.0
-"""The wait when a system says "too fast" without a time."""
+THROTTLED_LONGEST_SECONDS = 60.0
+"""The first and the longest wait when a system says "too fast" without a time, or with none to speak of."""
 
 
 class Verb(StrEnum):
@@ -60,24 +61,32 @@ def decide(  # noqa: C901, PLR0911 - one class of error a case
     claimed: Claimed,
     *,
     progressed: bool,
+    alike: int,
     neighbours_succeed: bool,
     random: Callable[[], float],
 ) -> Outcome:
-    """Judge one failed run. `progressed`: a step was applied in it. Pure, but for `random`."""
+    """Judge one failed run. Pure, but for `random`.
+
+    `progressed`: a step was applied in it. `alike`: how many runs in a row before it ended so.
+    `neighbours_succeed`: other syncs of the gate were done meanwhile. Transient never ends in dead: without a
+    breaker an outage would burn the attempts of every order that it meets.
+    """
     wait = backoff(claimed.attempts, random)
     match error:
         case errors.LeaseLost():
             return Outcome(Verb.ABANDON)
         case errors.GateShut():
             return Outcome(Verb.RELEASE)
+        case errors.NotStarted() if progressed or not error.burns_attempt:
+            return Outcome(Verb.RELEASE)
         case errors.NotStarted():
-            return Outcome(Verb.RELEASE) if progressed else Outcome(Verb.RELEASE, wait, burns="attempts")
+            return Outcome(Verb.RELEASE, wait, burns="attempts")
         case errors.Settling(cause=None):
             return Outcome(Verb.RELEASE, not_before=error.not_before)
         case errors.Settling():
             return Outcome(Verb.RETRY, not_before=error.not_before, burns="attempts")
         case errors.Transient(burns_attempt=False):
-            return Outcome(Verb.RELEASE, wait)
+            return Outcome(Verb.RELEASE, backoff(alike, random))
         case errors.Transient():
             return Outcome(Verb.RETRY, wait, burns="attempts")
         case errors.Throttled():
@@ -86,7 +95,7 @@ def decide(  # noqa: C901, PLR0911 - one class of error a case
             at_shop = error.side is errors.Side.SHOP
             delay = CREDENTIALS_PROBE_SECONDS if at_shop else 0
             return Outcome(Verb.RELEASE, delay, credentials_refused=not at_shop)
-        case errors.Bug() if claimed.attempts + 1 < BUG_ATTEMPTS:
+        case errors.Bug() if alike + 1 < BUG_ATTEMPTS:
             return Outcome(Verb.RETRY, wait, burns="attempts")
     return Outcome(Verb.HOLD)
 
@@ -94,6 +103,8 @@ def decide(  # noqa: C901, PLR0911 - one class of error a case
 def _throttled(error: errors.Throttled, claimed: Claimed, neighbours_succeed: bool) -> Outcome:
     if claimed.throttled + 1 >= THROTTLED_LIMIT and neighbours_succeed:
         return Outcome(Verb.HOLD)
-    seconds = THROTTLED_SECONDS if error.retry_after_seconds is None else error.retry_after_seconds
+    seconds = error.retry_after_seconds or 0
+    if seconds < THROTTLED_SECONDS:
+        seconds = min(THROTTLED_SECONDS * 2.0**claimed.throttled, THROTTLED_LONGEST_SECONDS)
     gate = None if error.side is errors.Side.SHOP else seconds
     return Outcome(Verb.RETRY, seconds, burns="throttled", gate_wait_seconds=gate)

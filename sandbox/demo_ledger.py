@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import exists, func, select
 
 from integrator.ledger.engine import Ledger
-from integrator.ledger.schema import State, shops, steps, syncs, tenants
+from integrator.ledger.schema import State, StepState, shops, steps, syncs, tenants
 
 MOVING = (State.PENDING, State.QUEUED, State.RUNNING, State.RETRYING)
 """States that the system leaves by itself."""
@@ -48,13 +48,14 @@ def troubles(ledger: Ledger) -> list[Trouble]:
 
 
 def unneeded(ledger: Ledger, tenant: str) -> frozenset[str]:
-    """References of a tenant's orders that are done without a single step: cancelled before they were created."""
+    """References of a tenant's orders that are done without an effect: cancelled before they were created."""
+    applied = steps.c.state == StepState.APPLIED
     with ledger.read() as connection:
         rows = connection.execute(
             select(shops.c.slug, syncs.c.external_id)
             .join(shops, syncs.c.shop_id == shops.c.id)
             .join(tenants, shops.c.tenant_id == tenants.c.id)
             .where(tenants.c.slug == tenant, syncs.c.state == State.DONE)
-            .where(~exists(select(steps.c.id).where(steps.c.sync_id == syncs.c.id)))
+            .where(~exists(select(steps.c.id).where(steps.c.sync_id == syncs.c.id, applied)))
         )
         return frozenset(f"{shop}/{external_id}" for shop, external_id in rows)

@@ -108,7 +108,7 @@ class System:
         try:
             with ledger.write() as connection:
                 file = tenants.File.model_validate(document)
-                return tenants.apply(connection, file, secrets, KeyRing(tuple(self.secret_keys.split(","))))
+                return tenants.apply(connection, file, secrets, KeyRing(tuple(self.secret_keys.split(",")))).lines
         finally:
             ledger.close()
 

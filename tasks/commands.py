@@ -3,12 +3,13 @@
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 import orjson
 from sqlalchemy import ColumnElement, Connection, and_, select
-from sqlalchemy.exc import DBAPIError
 
 from integrator import gate
 from integrator.config import settings
@@ -23,15 +24,20 @@ from integrator.logs import configure
 from tasks import startup
 
 
-def _ledger() -> Ledger:
+@contextmanager
+def _ledger() -> Iterator[Ledger]:
+    """The ledger of the settings for a block, if it has this version's schema."""
     ledger = Ledger.from_settings(settings())
     try:
-        check_schema(ledger)
-    except OldSchema as error:
-        raise click.ClickException(str(error)) from error
-    except DBAPIError as error:
-        raise click.ClickException(startup.unreachable(error)) from error
-    return ledger
+        try:
+            check_schema(ledger)
+        except OldSchema as error:
+            raise click.ClickException(str(error)) from error
+        except startup.AWAY as error:
+            raise click.ClickException(startup.unreachable(error)) from error
+        yield ledger
+    finally:
+        ledger.close()
 
 
 @click.command()
@@ -41,16 +47,16 @@ def scheduler() -> None:
     from tasks.publishing import publisher  # noqa: PLC0415 - it loads the app, which loads this module
 
     configure(settings().log_level)
-    ledger = _ledger()
-    try:
-        if not settings().allow_lossy_ledger:
-            ledger.check_durability()
-    except LossyLedger as error:
-        raise click.ClickException(str(error)) from error
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    loop.run(ledger, Dispatcher(ledger, publisher()), stop)
+    with _ledger() as ledger:
+        try:
+            if not settings().allow_lossy_ledger:
+                ledger.check_durability()
+        except LossyLedger as error:
+            raise click.ClickException(str(error)) from error
+        loop.run(ledger, Dispatcher(ledger, publisher()), stop)
 
 
 @click.group("syncs")
@@ -62,7 +68,7 @@ def syncs_group() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON list instead of lines.")
 def audit(as_json: bool) -> None:
     """List every row in limbo. Exit status 1 if there is one."""
-    with _ledger().read() as connection:
+    with _ledger() as ledger, ledger.read() as connection:
         findings = find_limbo(connection)
     if as_json:
         click.echo(orjson.dumps([finding.as_dict() for finding in findings]))
@@ -94,7 +100,7 @@ def requeue(
         chosen.append(syncs.c.error_fingerprint == fingerprint)
     if not chosen:
         raise click.UsageError("Name sync ids, or at least one filter.")
-    with _ledger().write() as connection:
+    with _ledger() as ledger, ledger.write() as connection:
         _require_tenant(connection, tenant)
         released = release_held(connection, and_(*chosen), mass=len(sync_ids) != 1)
         if dry_run:
@@ -118,7 +124,7 @@ def _shops_of(tenant: str) -> Any:
 @click.option("--erp", help="Only this management system of the tenant.")
 def pause(tenant: str, erp: str | None) -> None:
     """Shut the gates of a tenant until `resume`. What is running ends its step; the backlog waits."""
-    with _ledger().write() as connection:
+    with _ledger() as ledger, ledger.write() as connection:
         gate.pause(connection, _gates_of(connection, tenant, erp))
     click.echo(f"{tenant} is paused. `celery -A tasks resume {tenant}` opens it again.")
 
@@ -128,7 +134,7 @@ def pause(tenant: str, erp: str | None) -> None:
 @click.option("--erp", help="Only this management system of the tenant.")
 def resume(tenant: str, erp: str | None) -> None:
     """End a pause. Other causes that shut a gate stand."""
-    with _ledger().write() as connection:
+    with _ledger() as ledger, ledger.write() as connection:
         gate.resume(connection, _gates_of(connection, tenant, erp))
     click.echo(f"{tenant} is not paused any more.")
 

@@ -1,32 +1,29 @@
 """How a run ends: its error judged, the gate and the ledger told, and Celery shown a state that says no more."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 from celery.exceptions import Ignore, Retry
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy import Connection
 
 from integrator import errors, gate
 from integrator.lease import Lease
 from integrator.ledger import access, transitions
+from integrator.ledger.engine import UNREACHABLE
 from integrator.ledger.records import Claimed, Failure
 from integrator.ledger.schema import State
 from integrator.logs import get_logger
 from integrator.retry import THROTTLED_LIMIT, Outcome, Verb, decide
 from integrator.secrets import SecretsError
-from integrator.sync.run import Run
+from integrator.sync.run import Run, while_leased
 from tasks.process import Process
 
 log = get_logger(__name__)
 
-UNREACHABLE = (OperationalError, InterfaceError, PoolTimeout)
-"""What SQLAlchemy raises when the ledger can't be reached."""
-
-
-IGNORED: Exception = Ignore()
-"""Shown to Celery when somebody else holds the sync, or will take it over."""
+T = TypeVar("T")
 
 
 class Held(Exception):
@@ -35,6 +32,10 @@ class Held(Exception):
 
 class RetryLater(Exception):
     """Why a sync runs again later: error class and fingerprint, never the error's own text."""
+
+
+class Broken(Exception):
+    """A task that failed outside its run: the class of what was raised, never its text."""
 
 
 @dataclass
@@ -50,32 +51,37 @@ class End:
         """The block returned: it must have finished the sync. Raises Bug when it did not."""
         if run.finished is None:
             raise errors.Bug("A sync's run returned without finishing it.", subject="unfinished")
-        if run.assignment.on_trial:
-            with self.here.ledger.write() as connection:
-                gate.accept_credentials(connection, self.claimed.gate_id, run.assignment.credentials_version)
+        self._tell_of_good_credentials()
 
     def fail(self, raised: Exception) -> Exception:
         """Judge what was raised and commit it, the gate's part first. What Celery is to be shown."""
         if self.run is not None and self.run.finished is not None:
             log.warning("failed_after_finish", error=type(raised).__name__)
-            return IGNORED
+            return _not_ours()
         error = _in_taxonomy(raised)
-        outcome = decide(
-            error,
-            self.claimed,
-            progressed=self.run is not None and self.run.progressed,
-            neighbours_succeed=self._neighbours_succeed(error),
-            random=random.random,
-        )
-        self._tell_log(error, outcome)
         try:
+            outcome = self._judge(error)
+            self._tell_log(error, outcome)
+            self._tell_of_good_credentials()
             self._tell_gate(outcome)
             written = self._tell_ledger(error, outcome)
         except UNREACHABLE as unreachable:
             # The lease ends by itself, and the scheduler takes the sync over.
             log.warning("outcome_not_written", error=type(unreachable).__name__)
-            return IGNORED
-        return _signal(error, outcome) if written else IGNORED
+            return _not_ours()
+        return _signal(error, outcome) if written else _not_ours()
+
+    def _judge(self, error: errors.IntegratorError) -> Outcome:
+        if isinstance(error, errors.NotStarted) and self.here.leases.draining:
+            return Outcome(Verb.RELEASE)  # that this process shuts down is no failure of the sync
+        return decide(
+            error,
+            self.claimed,
+            progressed=self.run is not None and self.run.progressed,
+            alike=self._write(lambda c: access.ended_alike(c, self.claimed.sync_id, error.error_class)),
+            neighbours_succeed=self._neighbours_succeed(error),
+            random=random.random,
+        )
 
     def _neighbours_succeed(self, error: errors.IntegratorError) -> bool:
         if not isinstance(error, errors.Throttled) or self.claimed.throttled + 1 < THROTTLED_LIMIT:
@@ -83,44 +89,42 @@ class End:
         with self.here.ledger.read() as connection:
             return access.neighbours_succeed(connection, self.claimed, THROTTLED_LIMIT)
 
+    def _tell_of_good_credentials(self) -> None:
+        """Only an answer that took them ends their trial (F2), whatever became of the sync."""
+        run, gate_id = self.run, self.claimed.gate_id
+        if run is not None and run.authorized and run.assignment.on_trial:
+            version = run.assignment.credentials_version
+            self._write(lambda connection: gate.accept_credentials(connection, gate_id, version))
+
     def _tell_gate(self, outcome: Outcome) -> None:
-        if outcome.gate_wait_seconds is None and not outcome.credentials_refused:
-            return
-        with self.here.ledger.write() as connection:
-            if outcome.gate_wait_seconds is not None:
-                gate.wait(connection, self.claimed.gate_id, outcome.gate_wait_seconds)
-            if outcome.credentials_refused and self.run is not None:
-                version = self.run.assignment.credentials_version
-                gate.refuse_credentials(connection, self.claimed.gate_id, version)
+        gate_id = self.claimed.gate_id
+        if (seconds := outcome.gate_wait_seconds) is not None:
+            self._write(lambda connection: gate.wait(connection, gate_id, seconds))
+        if outcome.credentials_refused and self.run is not None:
+            version = self.run.assignment.credentials_version
+            self._write(lambda connection: gate.refuse_credentials(connection, gate_id, version))
 
     def _tell_ledger(self, error: errors.IntegratorError, outcome: Outcome) -> bool:
         failure, sync_id, claim = Failure.of(error), self.claimed.sync_id, self.claimed.claim
-        delay, not_before, burns = outcome.delay_seconds, outcome.not_before, outcome.burns
-        with self.here.ledger.write() as connection:
-            match outcome.verb:
-                case Verb.RETRY:
-                    return transitions.retry(
-                        connection,
-                        sync_id,
-                        claim,
-                        failure,
-                        burns=burns or "attempts",
-                        delay_seconds=delay,
-                        not_before=not_before,
+        when: dict[str, Any] = {"delay_seconds": outcome.delay_seconds, "not_before": outcome.not_before}
+        burns = outcome.burns
+        match outcome.verb:
+            case Verb.RETRY:
+                return self._write(
+                    lambda c: transitions.retry(c, sync_id, claim, failure, burns=burns or "attempts", **when)
+                )
+            case Verb.RELEASE:
+                return self._write(
+                    lambda c: transitions.release(
+                        c, sync_id, claim, failure=failure, burns=burns is not None, **when
                     )
-                case Verb.RELEASE:
-                    return transitions.release(
-                        connection,
-                        sync_id,
-                        claim,
-                        failure=failure,
-                        burns=burns is not None,
-                        delay_seconds=delay,
-                        not_before=not_before,
-                    )
-                case Verb.HOLD:
-                    return transitions.stop(connection, sync_id, claim, failure, state=State.HELD)
+                )
+            case Verb.HOLD:
+                return self._write(lambda c: transitions.stop(c, sync_id, claim, failure, state=State.HELD))
         return False
+
+    def _write(self, transaction: Callable[[Connection], T]) -> T:
+        return while_leased(self.here.ledger.write, self.lease, transaction)
 
     def _tell_log(self, error: errors.IntegratorError, outcome: Outcome) -> None:
         log.info(
@@ -143,6 +147,12 @@ def _in_taxonomy(raised: Exception) -> errors.IntegratorError:
         return errors.Transient(str(raised), subject="key ring")
     log.error("unexpected_exception", exc_info=raised)
     return errors.Bug(f"The run failed with {name}.", subject=name)
+
+
+def _not_ours() -> Exception:
+    """What Celery is shown when somebody else holds the sync, or will take it over."""
+    shown: Exception = Ignore()
+    return shown
 
 
 def _signal(error: errors.IntegratorError, outcome: Outcome) -> Exception:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 import time
 from functools import cache
 
@@ -49,11 +50,15 @@ class Process:
                 log.info("sync_given_back", sync_id=sync_id, claim=claim, released=given)
 
 
+_making = threading.Lock()
+
+
 @cache
 def _process(_pid: int) -> Process:
     return Process(Ledger.from_settings(settings()), key_ring(), publisher())
 
 
 def process() -> Process:
-    """This process's parts."""
-    return _process(os.getpid())
+    """This process's parts; all its threads get the same."""
+    with _making:  # `cache` lets several first calls at once make several
+        return _process(os.getpid())

@@ -11,6 +11,9 @@ from integrator.ledger.schema import erps
 from integrator.secrets import KeyRing, SecretsError
 from tasks import queues
 
+AWAY = (DBAPIError, OSError)
+"""What is raised when the ledger can't be reached; OSError for the folder of an SQLite file."""
+
 
 class Refused(Exception):
     """This process must not start. Its text is for people."""
@@ -27,7 +30,7 @@ def check(given: Settings, ledger: Ledger) -> None:
             queues.check(queue, given)
     except (OldSchema, LossyLedger, SecretsError, queues.QueueMismatch) as error:
         raise Refused(str(error)) from error
-    except DBAPIError as error:
+    except AWAY as error:
         raise Refused(unreachable(error)) from error
     finally:
         ledger.close()  # a pool of processes forks after this
@@ -41,6 +44,6 @@ def _check_ring(given: Settings, ledger: Ledger) -> None:
         ring.open(newest)
 
 
-def unreachable(error: DBAPIError) -> str:
+def unreachable(error: Exception) -> str:
     """The sentence for a ledger that can't be reached."""
     return f"The ledger can't be reached ({type(error).__name__}). Is it up, and is INTEGRATOR_LEDGER_URL right?"

@@ -3,18 +3,21 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-import structlog
 from celery import Task
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Retry
+from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from integrator import failpoints
 from integrator.clock import boottime
 from integrator.ledger import access, transitions
+from integrator.ledger.engine import UNREACHABLE
 from integrator.ledger.records import Claimed
+from integrator.ledger.transitions import LEASE_SECONDS
 from integrator.logs import get_logger
 from integrator.sync.run import Run
-from tasks.outcome import UNREACHABLE, End, Held, RetryLater
+from tasks.outcome import Broken, End, Held, RetryLater
 from tasks.process import Process, process
 
 log = get_logger(__name__)
@@ -32,6 +35,19 @@ class SyncTask(Task):  # type: ignore[misc] # Celery has no types
     throws = (Held,)
     ignore_result = True
 
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        """Run the task. What is raised says no more than a class: Celery logs it, and puts it into events."""
+        try:
+            self.run(*args, **kwargs)
+        except (Ignore, Retry, Held):
+            raise
+        except Exception as error:
+            log.exception("task_broke")
+            broken = Broken(type(error).__name__)
+        else:
+            return
+        raise broken
+
     @contextmanager
     def claim(self, tenant: str, sync_id: int) -> Iterator[Run]:
         """Run a block with the sync claimed, and do with its failure what the protocol says.
@@ -40,7 +56,7 @@ class SyncTask(Task):  # type: ignore[misc] # Celery has no types
         sync is done, or its gate is shut.
         """
         here = process()
-        with structlog.contextvars.bound_contextvars(tenant=tenant, sync_id=sync_id):
+        with bound_contextvars(tenant=tenant, sync_id=sync_id, correlation_id=None):
             claimed, asked_at = _claim(here, tenant, sync_id)
             failpoints.fire("worker.claimed")
             signal: Exception | None = None
@@ -49,20 +65,24 @@ class SyncTask(Task):  # type: ignore[misc] # Celery has no types
                 try:
                     with here.ledger.read() as connection:
                         assignment = access.assignment(connection, sync_id, here.ring)
-                    structlog.contextvars.bind_contextvars(correlation_id=assignment.correlation_id)
+                    bind_contextvars(correlation_id=assignment.correlation_id)
                     run = Run(here.ledger, assignment, claimed, lease)
                     end.run = run
                     yield run
                     end.succeed(run)
                 except Exception as error:  # noqa: BLE001 - judged, recorded and logged there
                     signal = end.fail(error)
-            here.dispatcher.request(claimed.gate_id)
+            if not here.leases.draining:  # else the process may end between marking and publishing
+                here.dispatcher.request(claimed.gate_id)
         if signal is not None:
             raise signal from None
 
 
 def _claim(here: Process, tenant: str, sync_id: int) -> tuple[Claimed, float]:
-    """Claim, waiting for a ledger that can't be reached. Raises Ignore when there is nothing to do."""
+    """Claim, waiting for a ledger that can't be reached.
+
+    Raises Ignore when there is nothing to do, and Retry when it waited in vain: the scheduler rings again.
+    """
     give_up = boottime() + CLAIM_SECONDS
     while True:
         asked_at = boottime()
@@ -71,8 +91,9 @@ def _claim(here: Process, tenant: str, sync_id: int) -> tuple[Claimed, float]:
                 claimed = transitions.claim(connection, tenant, sync_id, worker=here.name)
         except UNREACHABLE as error:
             log.warning("claim_failed", error=type(error).__name__)
-            if boottime() > give_up:
-                raise RetryLater("ledger unreachable") from None
+            if boottime() > give_up or here.leases.draining:
+                waited = RetryLater(f"ledger unreachable {type(error).__name__}")
+                raise Retry("runs again later", exc=waited, when=LEASE_SECONDS) from None
             time.sleep(CLAIM_RETRY_SECONDS)
             continue
         if claimed is None:

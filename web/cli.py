@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from integrator.ledger import migrate
 from integrator.ledger.tenants import File, apply
+from integrator.ledger.transitions import hurry
 from integrator.secrets import new_key
 from web import startup
 from web.services import services
@@ -105,8 +106,11 @@ def apply_file(path: Path, *, dry_run: bool) -> None:
         changes = apply(connection, file, os.environ, ring)
         if dry_run:
             connection.rollback()
-    for line in changes or ["nothing to change"]:
-        click.echo(f"would be: {line}" if dry_run and changes else line)
+    if changes.renewed_shops and not dry_run:
+        with ledger.write() as connection:
+            hurry(connection, changes.renewed_shops)
+    for line in changes.lines or ["nothing to change"]:
+        click.echo(f"would be: {line}" if dry_run and changes.lines else line)
 
 
 def _load(path: Path) -> File:

@@ -16,6 +16,7 @@ from werkzeug.exceptions import ClientDisconnected
 from integrator import connectors, errors, failpoints
 from integrator.config import Settings
 from integrator.ledger.access import ShopRow
+from integrator.ledger.engine import UNREACHABLE
 from integrator.logs import describe, get_logger
 from integrator.secrets import SecretsError
 from integrator.shops.base import Unsigned
@@ -24,7 +25,7 @@ from web.metrics import UNKNOWN, Counters
 from web.problems import problem
 from web.reader import Shops
 from web.webhook import Webhook, delivery_of, headers_of
-from web.writer import UNREACHABLE, Arrived, OverCap, Writer
+from web.writer import Arrived, OverCap, Writer
 
 log = get_logger(__name__)
 

@@ -4,13 +4,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-
 from integrator.dispatch import Dispatcher
 from integrator.ledger.access import ShopRow
 from integrator.ledger.deliveries import accept, open_deliveries
-from integrator.ledger.engine import Ledger
+from integrator.ledger.engine import UNREACHABLE, Ledger
 from integrator.ledger.records import Accepted, Delivery
 from integrator.logs import describe, get_logger
 from web.batcher import Batcher, Busy, Job
@@ -23,9 +20,6 @@ LOCK_TIMEOUT_MS = 100
 
 GAUGE_SECONDS = 10.0
 """How long a shop's count of open deliveries is used before it is counted again."""
-
-UNREACHABLE = (OperationalError, InterfaceError, PoolTimeout)
-"""What the ledger raises when it can't be reached, is locked, or is full: coming back later helps."""
 
 
 class OverCap(Exception):

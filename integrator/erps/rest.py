@@ -22,7 +22,7 @@ from integrator.http import Answer, raise_for_status
 
 SETTLE_SECONDS = 30.0
 DEADLINE_SECONDS = 15.0
-MAX_DEADLINE_SECONDS = 25.0
+MAX_DEADLINE_SECONDS = 18.0
 """A call ends before its lease, which is 30 s."""
 MAX_SETTLE_SECONDS = 3_600.0
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from itertools import takewhile
 from typing import Any
 
 from sqlalchemy import Connection, func, select
@@ -41,6 +42,17 @@ def find_shop(connection: Connection, key: str, ring: KeyRing) -> ShopRow | None
     secrets = tuple(webhook) if isinstance(webhook, list) else (webhook,)
     active = row.active and row.tenant_active
     return ShopRow(row.id, row.gate_id, row.tenant, row.slug, row.platform, active, secrets)
+
+
+def ended_alike(connection: Connection, sync_id: int, error_class: str, *, at_most: int = 32) -> int:
+    """How many of the sync's latest ended runs in a row ended with this class of error."""
+    latest = connection.execute(
+        select(attempts.c.error_class)
+        .where(attempts.c.sync_id == sync_id, attempts.c.ended_at.is_not(None))
+        .order_by(attempts.c.claim.desc())
+        .limit(at_most)
+    ).scalars()
+    return sum(1 for _ in takewhile(lambda found: found == error_class, latest))
 
 
 def neighbours_succeed(connection: Connection, claimed: Claimed, attempts_back: int) -> bool:

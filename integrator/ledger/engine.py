@@ -14,9 +14,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import TimeoutError  # noqa: A004 - what its pools raise
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, TimeoutError  # noqa: A004
 
 from integrator.config import Settings
+
+UNREACHABLE = (OperationalError, InterfaceError, InternalError, TimeoutError)
+"""What a ledger raises that can't be reached, is locked or full, has cut us off, or takes only reads just now."""
 
 BUSY_TIMEOUT_SECONDS = 5
 """How long SQLite waits for the write lock, and PostgreSQL for a connection (PROTOCOL L1)."""
@@ -53,6 +56,7 @@ class Ledger:
         self._pool_size = pool_size
         self._engine: Engine | None = None
         self._pid = 0
+        self._making = threading.Lock()
         self._writer = threading.Lock()
 
     @classmethod
@@ -68,17 +72,19 @@ class Ledger:
     @property
     def engine(self) -> Engine:
         """This process's engine; a forked child gets its own."""
-        if self._engine is None or self._pid != os.getpid():
-            _parents.append(self._engine)
-            make = _sqlite if self.on_sqlite else _postgresql
-            self._engine, self._pid = make(self.url, self._pool_size), os.getpid()
-            self._writer = threading.Lock()
-        return self._engine
+        with self._making:
+            if self._engine is None or self._pid != os.getpid():
+                _parents.append(self._engine)
+                make = _sqlite if self.on_sqlite else _postgresql
+                self._engine, self._pid = make(self.url, self._pool_size), os.getpid()
+                self._writer = threading.Lock()
+            return self._engine
 
     @contextmanager
     def write(self, *, lock_timeout_ms: int | None = None) -> Iterator[Connection]:
         """A writing transaction. `lock_timeout_ms` bounds the waits for row locks (PostgreSQL)."""
-        with self._one_writer(), self.engine.begin() as connection:
+        engine = self.engine
+        with self._one_writer(), engine.begin() as connection:
             if lock_timeout_ms is not None and not self.on_sqlite:
                 connection.execute(text(f"SET LOCAL lock_timeout = {int(lock_timeout_ms)}"))
             yield connection
@@ -89,12 +95,13 @@ class Ledger:
         if not self.on_sqlite:
             yield
             return
-        if not self._writer.acquire(timeout=BUSY_TIMEOUT_SECONDS):
+        writer = self._writer
+        if not writer.acquire(timeout=BUSY_TIMEOUT_SECONDS):
             raise TimeoutError("another thread of this process has been writing for too long")
         try:
             yield
         finally:
-            self._writer.release()
+            writer.release()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

@@ -8,6 +8,9 @@ from integrator.errors import IntegratorError
 from integrator.ledger.schema import Priority
 from integrator.ledger.text import storable
 
+CLASS_LIMIT = 32
+"""Characters of an error class that are kept: a connector may have named its own."""
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -27,7 +30,7 @@ class Failure:
     def columns(self) -> dict[str, Any]:
         """The error columns of a sync."""
         return {
-            "error_class": self.error_class,
+            "error_class": self.error_class[:CLASS_LIMIT],
             "error_fingerprint": self.fingerprint,
             "error_message": storable(self.message),
             "error_detail": storable(self.detail),

@@ -115,6 +115,7 @@ def intend(
         "snapshot_updated_at": snapshot_updated_at,
         "intended_at": now(),
         "doubted_at": None,
+        "verify_at": None,
     }
     refused = steps.c.state == StepState.REFUSED
     mine = and_(steps.c.state == StepState.INTENDED, steps.c.claim == claim)
@@ -149,11 +150,24 @@ def doubt(connection: Connection, sync_id: int, claim: int, step_id: int) -> Non
     )
 
 
-def refuse(connection: Connection, sync_id: int, claim: int, step_id: int, *, after_doubt: bool = False) -> None:
-    """The effect did not happen; the next plan may intend it again, and remembers whether that was in doubt."""
+def refuse(
+    connection: Connection,
+    sync_id: int,
+    claim: int,
+    step_id: int,
+    *,
+    after_doubt: bool = False,
+    verify_after: float | None = None,
+) -> None:
+    """The effect did not happen; the next plan may intend it again, and remembers whether that was in doubt.
+
+    With `verify_after` seconds, its reference is looked up once more then, should it not be intended again.
+    """
     _hold(connection, sync_id, claim)
     doubts = steps.c.doubts + (1 if after_doubt else 0)
-    connection.execute(update(steps).where(steps.c.id == step_id).values(state=StepState.REFUSED, doubts=doubts))
+    verify_at = None if verify_after is None else after(verify_after)
+    refused = {"state": StepState.REFUSED, "doubts": doubts, "verify_at": verify_at}
+    connection.execute(update(steps).where(steps.c.id == step_id).values(**refused))
 
 
 def apply(

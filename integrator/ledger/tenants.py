@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -9,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy import Connection, Table, insert, select, update
 
 from integrator import connectors
-from integrator.clock import EPOCH, now
-from integrator.ledger.schema import IN_FLIGHT, State, erps, gates, shops, syncs, tenants
+from integrator.clock import EPOCH
+from integrator.ledger.schema import erps, gates, shops, tenants
 from integrator.secrets import KeyRing
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -107,40 +108,65 @@ def hash_key(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def apply(connection: Connection, file: File, environment: Mapping[str, str], ring: KeyRing) -> list[str]:
-    """Bring the ledger's tenants to the file's, in the caller's transaction; what changed, a line each.
+@dataclass
+class Changes:
+    """What `apply` changed: a line each, and the shops that have new secrets, whose syncs may wait for them.
+
+    Once it is committed, `transitions.hurry` lets those go on, in a transaction of its own: `apply` holds gates
+    (PROTOCOL G1).
+    """
+
+    lines: list[str] = field(default_factory=list)
+    renewed_shops: list[int] = field(default_factory=list)
+
+    def note(self, what: str, stored: "_Stored") -> None:
+        """Note one row, when it changed."""
+        if stored.added or stored.changed:
+            self.lines.append(f"{what}: {stored.said}")
+
+
+def apply(connection: Connection, file: File, environment: Mapping[str, str], ring: KeyRing) -> Changes:
+    """Bring the ledger's tenants to the file's, in the caller's transaction.
 
     What the file does not mention stays. Raises ApplyError, and the caller's transaction must roll back.
     """
-    changes: list[str] = []
-    for tenant in file.tenants:
+    changes = Changes()
+    for tenant in sorted(file.tenants, key=lambda tenant: tenant.slug):
         values = {"name": tenant.name, "active": tenant.active, "tolerance": f"{tenant.tolerance:f}"}
-        tenant_id, changed = _put(connection, tenants, {"slug": tenant.slug}, values)
-        changes += [f"tenant {tenant.slug}: {changed}"] * bool(changed)
+        stored = _put(connection, tenants, {"slug": tenant.slug}, values)
+        changes.note(f"tenant {tenant.slug}", stored)
         gate_of = {}
         for erp in tenant.erps:
-            gate_of[erp.slug], changed = _put_erp(connection, tenant_id, erp, environment, ring)
-            changes += [f"management system {tenant.slug}/{erp.slug}: {changed}"] * bool(changed)
+            what = f"management system {tenant.slug}/{erp.slug}"
+            gate_of[erp.slug] = _put_erp(connection, stored.id, erp, environment, ring, changes, what)
         for shop in tenant.shops:
-            changed = _put_shop(connection, tenant_id, gate_of[shop.erp], shop, environment, ring)
-            changes += [f"shop {tenant.slug}/{shop.slug}: {changed}"] * bool(changed)
+            changed = _put_shop(connection, stored.id, gate_of[shop.erp], shop, environment, ring)
+            changes.note(f"shop {tenant.slug}/{shop.slug}", changed)
+            if "secrets" in changed.changed:
+                changes.renewed_shops.append(changed.id)
     return changes
 
 
 def _put_erp(
-    connection: Connection, tenant_id: int, erp: ErpFile, environment: Mapping[str, str], ring: KeyRing
-) -> tuple[int, str]:
+    connection: Connection,
+    tenant_id: int,
+    erp: ErpFile,
+    environment: Mapping[str, str],
+    ring: KeyRing,
+    changes: Changes,
+    what: str,
+) -> int:
     secrets = _secrets(erp.secrets, environment)
-    _validate(f"management system {erp.slug}", connectors.erp, erp.kind, erp.config, secrets)
+    _validate(what, connectors.erp, erp.kind, erp.config, secrets)
     where = {"tenant_id": tenant_id, "slug": erp.slug}
-    erp_id, changed = _put(connection, erps, where, {"kind": erp.kind, "config": erp.config}, secrets, ring)
-    plan = {"tenant_id": tenant_id, "window_cap": erp.window}
-    gate_id, replanned = _put(connection, gates, {"erp_id": erp_id}, plan)
-    if "secrets" in changed:
+    stored = _put(connection, erps, where, {"kind": erp.kind, "config": erp.config}, secrets, ring)
+    gate = _put(connection, gates, {"erp_id": stored.id}, {"tenant_id": tenant_id, "window_cap": erp.window})
+    changes.note(what, replace(stored, changed=(*stored.changed, *gate.changed)))
+    if "secrets" in stored.changed:
         # New credentials, and the end of the old ones' refusal, in one transaction (PROTOCOL F2).
         fresh = {"credentials_version": gates.c.credentials_version + 1, "credentials_until": EPOCH}
-        connection.execute(update(gates).where(gates.c.id == gate_id).values(**fresh))
-    return gate_id, changed or replanned
+        connection.execute(update(gates).where(gates.c.id == gate.id).values(**fresh))
+    return gate.id
 
 
 def _put_shop(
@@ -150,7 +176,7 @@ def _put_shop(
     shop: ShopFile,
     environment: Mapping[str, str],
     ring: KeyRing,
-) -> str:
+) -> "_Stored":
     secrets = _secrets(shop.secrets, environment)
     _validate(f"shop {shop.slug}", connectors.shop, shop.platform, shop.config, secrets)
     key = shop.key.read(environment)
@@ -161,14 +187,7 @@ def _put_shop(
         raise ApplyError(f"shop {shop.slug}: another shop already has this key.")
     values = {"gate_id": gate_id, "platform": shop.platform, "key_hash": hash_key(key)}
     values |= {"config": shop.config, "active": shop.active}
-    where = {"tenant_id": tenant_id, "slug": shop.slug}
-    shop_id, changed = _put(connection, shops, where, values, secrets, ring)
-    if "secrets" in changed:
-        # What waited for better credentials of the shop goes on at once.
-        waiting = (syncs.c.shop_id == shop_id, ~IN_FLIGHT, syncs.c.state == State.PENDING)
-        refused = syncs.c.error_class == "Unauthorized"
-        connection.execute(update(syncs).where(*waiting, refused).values(due_at=now()))
-    return changed
+    return _put(connection, shops, {"tenant_id": tenant_id, "slug": shop.slug}, values, secrets, ring)
 
 
 def _same_shop(tenant_id: int, slug: str) -> Any:
@@ -191,6 +210,19 @@ def _secrets(
     }
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """One row after `_put`: its id, and the columns that changed when it was there before."""
+
+    id: int
+    added: bool
+    changed: tuple[str, ...] = ()
+
+    @property
+    def said(self) -> str:
+        return "added" if self.added else f"changed {', '.join(self.changed)}"
+
+
 def _put(
     connection: Connection,
     table: Table,
@@ -198,19 +230,21 @@ def _put(
     values: Mapping[str, Any],
     secrets: Mapping[str, Any] | None = None,
     ring: KeyRing | None = None,
-) -> tuple[int, str]:
-    """Insert or update one row; its id, and what changed in words ("" when nothing did)."""
+) -> _Stored:
+    """Insert or update one row; secrets are compared as they open, since sealed they always differ."""
     found = connection.execute(
         select(table).where(*(table.c[name] == value for name, value in where.items()))
     ).one_or_none()
-    changed = [name for name, value in values.items() if found is None or found._mapping[name] != value]
-    stored = dict(values)
-    if ring is not None and (found is None or ring.open(found.secrets) != secrets):
-        stored["secrets"] = ring.seal(secrets)
-        changed.append("secrets")
+    sealed = {} if ring is None else {"secrets": ring.seal(secrets)}
     if found is None:
-        made = connection.execute(insert(table).values(**where, **stored).returning(table.c.id)).scalar_one()
-        return made, "added with its secrets" if ring is not None else "added"
+        row = {**where, **values, **sealed}
+        return _Stored(
+            connection.execute(insert(table).values(**row).returning(table.c.id)).scalar_one(), added=True
+        )
+    changed = [name for name, value in values.items() if found._mapping[name] != value]
+    if ring is not None and ring.open(found.secrets) != secrets:
+        changed.append("secrets")
     if changed:
+        stored = {name: value for name, value in {**values, **sealed}.items() if name in changed}
         connection.execute(update(table).where(table.c.id == found.id).values(**stored))
-    return found.id, f"changed {', '.join(changed)}" if changed else ""
+    return _Stored(found.id, added=False, changed=tuple(changed))

@@ -9,12 +9,24 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, exists, insert, literal, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Update,
+    and_,
+    case,
+    exists,
+    insert,
+    literal,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert
 
 from integrator.clock import Instant, after, least, now
-from integrator.ledger.records import Claimed, Delivery, Failure, Rung
+from integrator.ledger.records import CLASS_LIMIT, Claimed, Delivery, Failure, Rung
 from integrator.ledger.schema import (
     DUE_STATE,
     IN_FLIGHT,
@@ -70,7 +82,7 @@ def _raise_wanted(dialect_name: str) -> ReturningInsert[Any]:
     dialect = postgresql if dialect_name == "postgresql" else sqlite
     upsert = dialect.insert(syncs).values(due_at=now(), accepted_at=now(), changed_at=now())
     ended = in_state(State.DONE, State.HELD, State.DEAD)
-    urgent = and_(in_state(State.PENDING), upsert.excluded.priority < syncs.c.priority)
+    urgent = upsert.excluded.priority < syncs.c.priority
     raised: ReturningInsert[Any] = upsert.on_conflict_do_update(
         index_elements=["gate_id", "shop_id", "kind", "external_id"],
         set_={
@@ -113,6 +125,12 @@ def _wanted_row(group: list[Delivery]) -> dict[str, Any]:
     }
 
 
+def hurry(connection: Connection, shop_ids: Sequence[int]) -> int:
+    """Let what waits for better credentials of these shops go on at once."""
+    waiting = and_(syncs.c.shop_id.in_(shop_ids), in_state(State.PENDING), syncs.c.error_class == "Unauthorized")
+    return connection.execute(update(syncs).where(waiting).values(due_at=now())).rowcount
+
+
 def requeue(connection: Connection, chosen: ColumnElement[bool], *, mass: bool) -> int:
     """A person's release of held and dead syncs; a mass release goes out at back-fill priority (DESIGN §3)."""
     urgency = {"priority": Priority.BACKFILL} if mass else {}
@@ -147,14 +165,16 @@ def _with_tenants(connection: Connection, marked: Sequence[Any]) -> list[Rung]:
     return [Rung(slug_of[row.gate_id], row.id, row.wanted, row.kind, row.gate_id, row.queued_at) for row in marked]
 
 
+def _back_to_pending() -> Update:
+    return update(syncs).values(state=State.PENDING, **_NO_HOLDER, changed_at=now())
+
+
 def put_back(connection: Connection, rung: Iterable[Rung]) -> int:
     """Take back what could not be published, unless a worker or another bell had it since (P3)."""
     count = 0
     for sync_id, queued_at in sorted((one.sync_id, one.queued_at) for one in rung):
         result = connection.execute(
-            update(syncs)
-            .where(syncs.c.id == sync_id, IS_QUEUED, syncs.c.queued_at == queued_at)
-            .values(state=State.PENDING, **_NO_HOLDER, changed_at=now())
+            _back_to_pending().where(syncs.c.id == sync_id, IS_QUEUED, syncs.c.queued_at == queued_at)
         )
         count += result.rowcount
     return count
@@ -163,7 +183,8 @@ def put_back(connection: Connection, rung: Iterable[Rung]) -> int:
 def ring_again(connection: Connection, kind: str, missing: int) -> list[Rung]:
     """Choose the expired queued rows whose message is really missing; extend the leases of the others (P5).
 
-    `missing` is how many queued rows have no message in the queue.
+    Those whose gate is shut go back to pending: nothing of it is rung while it is. `missing` is how many queued
+    rows have no message in the queue.
     """
     expired = connection.execute(
         select(syncs.c.id, (syncs.c.queued_at < after(-RUNG_SECONDS_LIMIT)).label("old"))
@@ -173,6 +194,8 @@ def ring_again(connection: Connection, kind: str, missing: int) -> list[Rung]:
     ).all()
     if not expired:
         return []
+    behind_shut_gates = and_(syncs.c.id.in_([row.id for row in expired]), IS_QUEUED, ~_gate_is_open())
+    connection.execute(_back_to_pending().where(behind_shut_gates))
     chosen = {row.id for number, row in enumerate(expired) if number < missing or row.old}
     extended = update(syncs).where(IS_QUEUED).values(lease_until=after(LEASE_SECONDS))
     connection.execute(extended.where(syncs.c.id.in_([row.id for row in expired if row.id not in chosen])))
@@ -212,8 +235,7 @@ def claim(connection: Connection, tenant: str, sync_id: int, *, worker: str) -> 
         .returning(syncs.c.claim, syncs.c.gate_id, syncs.c.wanted, syncs.c.attempts, syncs.c.throttled)
     ).one_or_none()
     if row is None:
-        back = {"state": State.PENDING, **_NO_HOLDER, "changed_at": now()}
-        connection.execute(update(syncs).where(queued, ~_gate_is_open()).values(**back))
+        connection.execute(_back_to_pending().where(queued, ~_gate_is_open()))
         return None
     attempt = {"sync_id": sync_id, "claim": row.claim, "wanted": row.wanted, "worker": worker}
     connection.execute(insert(attempts).values(**attempt, started_at=now()))
@@ -260,7 +282,9 @@ def _end_run(
     if state is None:
         return None
     error = (
-        {} if failure is None else {"error_class": failure.error_class, "error_fingerprint": failure.fingerprint}
+        {}
+        if failure is None
+        else {"error_class": failure.error_class[:CLASS_LIMIT], "error_fingerprint": failure.fingerprint}
     )
     connection.execute(
         update(attempts)

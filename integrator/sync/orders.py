@@ -4,7 +4,7 @@ from decimal import Decimal
 
 from integrator.documents import Order, sums
 from integrator.erps.base import Action, StepKind
-from integrator.errors import Conflict, NotFound, TotalMismatch, Transient, Unmapped
+from integrator.errors import Bug, Conflict, NotFound, TotalMismatch, Transient, Unmapped
 from integrator.ledger.schema import StepState
 from integrator.ledger.steps import Step
 from integrator.logs import get_logger
@@ -41,7 +41,10 @@ def converge(run: Run, shop: ShopSide, erp: ErpSide) -> None:
         sums.check(order, run.assignment.tolerance)
     for kind in missing:
         perform(run, erp, kind, _action(run, kind, order, planning.fold(run.steps(0)), done), order)
-    _agree(run, erp, order)
+    if left := planning.plan(order, planning.fold(run.steps(0))):
+        raise Bug(f"The steps {', '.join(left)} were run, but not applied.", subject="unapplied step")
+    if not order.cancelled:
+        _agree(run, erp, order)
     verify(run, erp)
     run.finish(_reason(order, applied, missing), seen_updated_at=order.updated_at, seen_digest=order.digest())
 
@@ -68,10 +71,16 @@ def _newest(run: Run, shop: ShopSide, done: list[Step]) -> Order | None:
         if order is not None and choice.only_if_digest in (None, order.digest()):
             return _same_order(about.external_id, order)
         reason = "the body is no whole order" if order is None else "other content at the same time"
-        choice = Fetch(reason, newest.updated_at if order is None else order.updated_at)
+        choice = Fetch(reason, choice.updated_at)
     log.info("order_fetched", sync_id=run.sync_id, reason=choice.reason)
-    order = _same_order(about.external_id, shop.fetch_order(about.external_id))
-    if choice.not_before and order.updated_at and order.updated_at < choice.not_before:
+    return _not_older(choice, _same_order(about.external_id, shop.fetch_order(about.external_id)))
+
+
+def _not_older(choice: Fetch, order: Order) -> Order:
+    """What the shop answered, as of the newest time that is known when it says none itself. Raises Transient."""
+    if order.updated_at is None:
+        return order.model_copy(update={"updated_at": choice.not_before})
+    if choice.not_before is not None and order.updated_at < choice.not_before:
         raise Transient(
             f"The shop answered order {order.external_id} as of {order.updated_at.isoformat()}, "
             f"which is older than {choice.not_before.isoformat()} that it sent before.",

@@ -32,9 +32,8 @@ def fold(steps: Sequence[Step]) -> Applied | None:
     contents = [step for step in applied if step.kind is not StepKind.CANCEL]
     if not contents:
         return None
-    newest = contents[-1]
     cancelled = any(step.kind is StepKind.CANCEL for step in applied)
-    return Applied(newest.remote_id or "", newest.digest, cancelled)
+    return Applied(contents[0].remote_id or "", contents[-1].digest, cancelled)
 
 
 def plan(order: Order, applied: Applied | None) -> list[StepKind]:
@@ -82,10 +81,14 @@ def known(seen_updated_at: datetime | None, seen_digest: str | None, steps: Sequ
 
 @dataclass(frozen=True)
 class Take:
-    """Use the body of this delivery. With `only_if_digest` it must map to that content, else fetch."""
+    """Use the body of this delivery, which says `updated_at`.
+
+    With `only_if_digest` it must map to that content, else fetch.
+    """
 
     delivery_id: int
     topic: str
+    updated_at: datetime
     only_if_digest: str | None = None
 
 
@@ -122,7 +125,7 @@ def choose(  # noqa: PLR0911 - one rule a line
     if len({candidate.body_hash for candidate in top}) > 1:
         return Fetch("two bodies say the same time", latest)
     if max(times) != newest.updated_at:
-        return Take(top[0].delivery_id, top[0].topic)
+        return Take(top[0].delivery_id, top[0].topic, max(times))
     if not newest.complete:
         return Fetch("a snapshot of the same time was begun", latest)
-    return Take(top[0].delivery_id, top[0].topic, only_if_digest=newest.digest)
+    return Take(top[0].delivery_id, top[0].topic, max(times), only_if_digest=newest.digest)

@@ -5,12 +5,12 @@ This is the thin shell: it opens transactions, and closes them before anything i
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import OperationalError
 
 from integrator import gate
 from integrator.documents import Order
@@ -20,7 +20,7 @@ from integrator.lease import Lease
 from integrator.ledger import deliveries, steps, transitions
 from integrator.ledger.access import Assignment
 from integrator.ledger.deliveries import Candidate
-from integrator.ledger.engine import Ledger
+from integrator.ledger.engine import UNREACHABLE, Ledger
 from integrator.ledger.records import Claimed
 from integrator.ledger.steps import Step
 from integrator.logs import get_logger
@@ -34,15 +34,38 @@ RETRY_SECONDS = 0.5
 """Between two tries to write what must be written while the lease stands."""
 
 
+def while_leased(
+    transaction: Callable[[], AbstractContextManager[Connection]], lease: Lease, work: Callable[[Connection], T]
+) -> T:
+    """Do work in a transaction; while the ledger can't be reached, again until the lease ends.
+
+    The commit of a try that failed may have happened: work is such that a second time does no harm. Raises
+    UNREACHABLE.
+    """
+    while True:
+        try:
+            with transaction() as connection:
+                return work(connection)
+        except UNREACHABLE as error:
+            if lease.seconds_left < RETRY_SECONDS:
+                raise
+            log.warning("ledger_unreachable", error=type(error).__name__, seconds_left=round(lease.seconds_left))
+            time.sleep(RETRY_SECONDS)
+
+
 @dataclass
 class Run:
-    """A claimed sync at work. `progressed` tells whether a step was applied in this run."""
+    """A claimed sync at work.
+
+    `progressed`: a step was applied in this run. `authorized`: the management system took the credentials.
+    """
 
     ledger: Ledger
     assignment: Assignment
     claimed: Claimed
     lease: Lease
     progressed: bool = False
+    authorized: bool = False
     finished: str | None = field(default=None, init=False)
 
     @property
@@ -51,41 +74,30 @@ class Run:
         return self.claimed.sync_id
 
     def write(self, transaction: Callable[[Connection], T]) -> T:
-        """Run a fenced transaction; while the ledger can't be reached, again until the lease ends.
+        """Run a fenced transaction, again and again while the ledger can't be reached. Raises UNREACHABLE."""
+        return while_leased(self.ledger.write, self.lease, transaction)
 
-        The transactions given are such that a second time changes nothing. Raises OperationalError.
-        """
-        while True:
-            try:
-                with self.ledger.write() as connection:
-                    return transaction(connection)
-            except OperationalError:
-                if self.lease.seconds_left < RETRY_SECONDS:
-                    raise
-                log.warning("ledger_write_failed", sync_id=self.sync_id, claim=self.claimed.claim)
-                time.sleep(RETRY_SECONDS)
+    def read(self, query: Callable[[Connection], T]) -> T:
+        """Read, again and again while the ledger can't be reached. Raises UNREACHABLE."""
+        return while_leased(self.ledger.read, self.lease, query)
 
     def ask_gate(self) -> None:
         """Ask the gate again before a step (S5). Raises GateShut."""
-        with self.ledger.read() as connection:
-            found = gate.ask(connection, self.assignment.gate_id)
+        found = self.read(lambda connection: gate.ask(connection, self.assignment.gate_id))
         if not found.open:
             raise GateShut(f"The gate of {found.tenant}/{found.erp} shut: {found.cause}.")
 
     def candidates(self) -> list[Candidate]:
         """The newest deliveries."""
-        with self.ledger.read() as connection:
-            return deliveries.candidates(connection, self.sync_id)
+        return self.read(lambda connection: deliveries.candidates(connection, self.sync_id))
 
     def body(self, delivery_id: int) -> bytes:
         """The raw body of a delivery."""
-        with self.ledger.read() as connection:
-            return deliveries.body(connection, delivery_id)
+        return self.read(lambda connection: deliveries.body(connection, delivery_id))
 
     def steps(self, settle_seconds: float) -> list[Step]:
         """The steps so far, oldest first."""
-        with self.ledger.read() as connection:
-            return steps.load(connection, self.sync_id, settle_seconds)
+        return self.read(lambda connection: steps.load(connection, self.sync_id, settle_seconds))
 
     def intend(self, kind: StepKind, request: Request, order: Order) -> int:
         """Record a step before its call; its id (S1)."""
@@ -109,11 +121,13 @@ class Run:
         """Record that a step's outcome is not known."""
         self.write(lambda connection: steps.doubt(connection, self.sync_id, self.claimed.claim, step_id))
 
-    def refuse(self, step_id: int, *, after_doubt: bool = False) -> None:
-        """Record that a step did not happen."""
+    def refuse(self, step_id: int, *, after_doubt: bool = False, verify_after: float | None = None) -> None:
+        """Record that a step did not happen; look again after `verify_after` seconds."""
         claim = self.claimed.claim
         self.write(
-            lambda connection: steps.refuse(connection, self.sync_id, claim, step_id, after_doubt=after_doubt)
+            lambda connection: steps.refuse(
+                connection, self.sync_id, claim, step_id, after_doubt=after_doubt, verify_after=verify_after
+            )
         )
 
     def apply(self, step_id: int, receipt: Receipt, *, verify_after: float | None = None) -> None:

@@ -19,12 +19,15 @@ DECIDED = (errors.Rejected, errors.Unmapped, errors.TotalMismatch, errors.NotFou
 
 
 def perform(run: Run, erp: ErpSide, kind: StepKind, action: Action, order: Order) -> None:
-    """Have one effect, recorded before and after it. Raises GateShut before it, the taxonomy after it."""
+    """Have one effect, recorded before and after it; it has happened when this returns.
+
+    Raises GateShut before it; the taxonomy after it, when it did not happen or is in doubt.
+    """
     run.ask_gate()
     step_id = run.intend(kind, erp.prepare(action), order)
     step = _step(run, erp, step_id)
     try:
-        receipt = _send(erp, step)
+        receipt = _send(run, erp, step)
     except Transient as error:
         if not error.in_doubt:
             run.refuse(step_id)
@@ -43,9 +46,12 @@ def perform(run: Run, erp: ErpSide, kind: StepKind, action: Action, order: Order
     _applied(run, erp, step, receipt)
 
 
-def _send(erp: ErpSide, step: Step) -> Receipt:
+def _send(run: Run, erp: ErpSide, step: Step) -> Receipt:
     try:
         receipt = erp.send(step.request)
+    except DECIDED:
+        run.authorized = True
+        raise
     except IntegratorError:
         raise
     except Exception as error:
@@ -54,6 +60,7 @@ def _send(erp: ErpSide, step: Step) -> Receipt:
         raise errors.Bug(
             f"The connector failed with {type(error).__name__}.", subject=type(error).__name__
         ) from None
+    run.authorized = True
     failpoints.fire("worker.answered")
     return receipt
 
@@ -70,75 +77,88 @@ def settle(run: Run, erp: ErpSide) -> None:
         if step.state not in UNSETTLED:
             continue
         run.ask_gate()
-        if erp.looks_up:
-            _settle_by_look(run, erp, step)
-        else:
+        if not erp.looks_up:
             _settle_by_repeat(run, erp, step)
+        elif not _found(run, erp, step):
+            if not step.settled:
+                raise _settling(step)
+            # Not found by the second look. A create that was stopped on its way may still come: a last one shows.
+            again = erp.settle_seconds if step.kind is StepKind.CREATE else None
+            run.refuse(step.step_id, after_doubt=True, verify_after=again)
 
 
 def _settle_by_repeat(run: Run, erp: ErpSide, step: Step) -> None:
-    """Send the same bytes under the same key: the system answers what it answered, or does it now."""
+    """Send the same bytes under the same key: the system answers what it answered, or does it now.
+
+    That it refuses them now says nothing of the first time, before that can't come any more.
+    """
     run.resend(step.step_id)
     try:
-        receipt = _send(erp, step)
-    except DECIDED:
-        run.refuse(step.step_id)
-        raise
-    except IntegratorError:
-        run.doubt(step.step_id)
+        receipt = _send(run, erp, step)
+    except IntegratorError as error:
+        if isinstance(error, DECIDED) and step.settled:
+            run.refuse(step.step_id)
+        else:
+            run.doubt(step.step_id)
         raise
     run.apply(step.step_id, receipt)
 
 
 def _look_at_once(run: Run, erp: ErpSide, step_id: int, cause: Transient) -> None:
-    """The first look, right after the failure that this run observed."""
+    """The first look, right after the failure that this run observed: it may find, and never gives up."""
+    step = _step(run, erp, step_id)
     try:
-        _settle_by_look(run, erp, _step(run, erp, step_id))
-    except Settling as settling:
-        raise Settling(settling.message, not_before=settling.not_before, cause=cause) from None
+        found = _found(run, erp, step)
+    except Transient:
+        raise cause from None
+    if not found:
+        settling = _settling(step)
+        raise Settling(settling.message, not_before=settling.not_before, cause=cause)
 
 
-def _settle_by_look(run: Run, erp: ErpSide, step: Step) -> None:
-    """Find the effect by its reference. "Not found" counts only once settle_seconds have passed (S2)."""
-    found = _look(erp, run)
+def _settling(step: Step) -> Settling:
+    at = step.settles_at
+    return Settling(f"The {step.kind.value} may still happen until {at.isoformat()}.", not_before=at)
+
+
+def _found(run: Run, erp: ErpSide, step: Step) -> bool:
+    """Look the effect up by its reference, and record it when it is there. Raises Conflict."""
+    found = _look(run, erp)
     shown = next((one for one in found if _shows(one, step)), None)
     if step.kind is StepKind.CREATE and len(found) > 1:
         raise two_records(run, found)
     if shown is not None:
-        run.apply(step.step_id, Receipt(shown.remote_id, shown.total), verify_after=_again(erp, step))
+        # A create sent more than once may have been done twice: it needs the last look, however it was found.
+        again = erp.settle_seconds if step.kind is StepKind.CREATE and step.sends > 1 else None
+        run.apply(step.step_id, Receipt(shown.remote_id, shown.total), verify_after=again)
     elif step.kind is StepKind.CREATE and found:
         raise Conflict(
             f"Record {found[0].remote_id} carries the reference {reference(run)}, but was not made by us.",
             subject="a reference that we did not make",
         )
-    elif step.settled:
-        run.refuse(step.step_id, after_doubt=True)
-    else:
-        raise Settling(
-            f"The {step.kind.value} of {reference(run)} may still happen until {step.settles_at.isoformat()}.",
-            not_before=step.settles_at,
-        )
-
-
-def _again(erp: ErpSide, step: Step) -> float | None:
-    """A create sent more than once may have been done twice: it needs the last look, however it was found."""
-    return erp.settle_seconds if step.kind is StepKind.CREATE and step.sends > 1 else None
+    return shown is not None
 
 
 def _shows(found: Found, step: Step) -> bool:
     return step.request.key in found.applied_keys or (step.kind is StepKind.CANCEL and found.cancelled)
 
 
-def _look(erp: ErpSide, run: Run) -> list[Found]:
+def _look(run: Run, erp: ErpSide) -> list[Found]:
     try:
-        return erp.look_up(reference(run))
-    except Transient as error:
+        found = erp.look_up(reference(run))
+    except IntegratorError as error:
         error.burns_attempt = False
         raise
+    run.authorized = True
+    return found
 
 
 def verify(run: Run, erp: ErpSide) -> None:
-    """The last look at creates that followed a doubt. Raises Settling until it is due, Conflict for two."""
+    """The last look at creates that followed a doubt, or were given up after one.
+
+    Raises Settling until it is due, and when it found what had been given up: the plan is made anew then.
+    Conflict for two records, NotFound for none where there was one.
+    """
     for step in run.steps(erp.settle_seconds):
         if step.verify_at is None:
             continue
@@ -148,10 +168,29 @@ def verify(run: Run, erp: ErpSide) -> None:
                 not_before=step.verify_at,
             )
         run.ask_gate()
-        found = _look(erp, run)
+        found = _look(run, erp)
         if len(found) > 1:
             raise two_records(run, found)
+        _take_last_look(run, step, found)
+
+
+def _take_last_look(run: Run, step: Step, found: list[Found]) -> None:
+    given_up = step.state is StepState.REFUSED
+    if not found:
         run.verified(step.step_id)
+        if not given_up:
+            raise errors.NotFound(
+                f"Record {step.remote_id} of {reference(run)} is not in the management system any more.",
+                subject="order removed",
+            )
+    elif found[0].remote_id == step.remote_id:
+        run.verified(step.step_id)
+    else:
+        # A person kept the other of two, or what had been given up came late after all: that is the record now.
+        run.apply(step.step_id, Receipt(found[0].remote_id, found[0].total))
+        if given_up:
+            at = step.verify_at or step.settles_at
+            raise Settling(f"{found[0].remote_id} came late for {reference(run)}.", not_before=at)
 
 
 def two_records(run: Run, found: list[Found]) -> Conflict:

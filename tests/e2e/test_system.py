@@ -273,7 +273,7 @@ def test_given_the_example_file_when_applied_then_it_fits(sqlite_ledger: Ledger)
     names = ("ACME_ERP_TOKEN", "ACME_SHOP_KEY", "ACME_WEBHOOK_SECRET", "ACME_ACCESS_TOKEN")
     secrets = {name: f"{name.lower()}-{'x' * 24}" for name in names}
     with sqlite_ledger.write() as connection:
-        changes = tenants.apply(connection, file, secrets, KeyRing((new_key(),)))
+        changes = tenants.apply(connection, file, secrets, KeyRing((new_key(),))).lines
     assert [change.partition(":")[0] for change in changes] == [
         "tenant acme",
         "management system acme/erp",

@@ -1,13 +1,14 @@
 """One order converges: every way in which a step can end, on both databases and both kinds of systems."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from sqlalchemy import select, update
+from sqlalchemy.exc import InternalError, TimeoutError  # noqa: A004
 
 from integrator import errors, gate
 from integrator.clock import after, boottime
@@ -463,3 +464,190 @@ def test_given_a_body_without_a_readable_id_when_requeued_then_it_is_held_again(
     sync_id = bench.deliver(moved(order(), external_id="delivery:abc"))
     bench.fails(sync_id, errors.Unmapped, "no readable order id")
     assert bench.shop.fetched == []
+
+
+@pytest.mark.parametrize("pending", ["create", "update", "cancel"])
+def test_s2_given_no_keys_when_the_settle_time_is_over_at_the_first_look_then_it_still_never_gives_up(
+    bench: Bench, pending: str
+) -> None:
+    bench.erp.by_key, bench.erp.settle = False, 0.0
+    sync_id = bench.deliver(order())
+    if pending != "create":
+        bench.run(sync_id)
+        bench.deliver(order(quantity=2, minute=1) if pending == "update" else order(cancelled=True, minute=1))
+    bench.erp.script = fail(IN_DOUBT)
+    assert bench.fails(sync_id, Settling).cause is IN_DOUBT
+    bench.shop.orders["1001"] = order(quantity=2, minute=1) if pending == "update" else order(minute=1)
+    if pending == "cancel":
+        bench.shop.orders["1001"] = order(cancelled=True, minute=1)
+    while sync_row(bench.ledger, sync_id).state != State.DONE:
+        with suppress(Settling):
+            bench.run(sync_id)
+        if sync_row(bench.ledger, sync_id).state == State.RUNNING:
+            bench.vanish(sync_id)
+        bench.settle_now()
+    (record,) = bench.erp.records.values()
+    assert record.total.amount == (20 if pending == "update" else 10)
+    assert record.cancelled is (pending == "cancel")
+
+
+def test_s2_given_no_keys_when_the_first_look_fails_too_then_the_observed_failure_counts(
+    without_keys: Bench,
+) -> None:
+    bench = without_keys
+
+    def down(when: str, _request: Request | None) -> None:
+        if when != "after":
+            raise IN_DOUBT if when == "before" else Transient("down")
+
+    bench.erp.script = down
+    sync_id = bench.deliver(order())
+    error = bench.fails(sync_id, Transient)
+    assert error is IN_DOUBT
+    assert error.burns_attempt
+
+
+def test_given_a_body_that_is_no_whole_order_when_the_shop_answers_older_than_it_then_transient(
+    bench: Bench,
+) -> None:
+    sync_id = bench.deliver(order())
+    bench.run(sync_id)
+    partial = replace(delivery(bench.world, order(minute=5)), topic="partial")
+    deliver(bench.ledger, partial)
+    bench.shop.orders["1001"] = order(quantity=2, minute=2)
+    bench.fails(sync_id, Transient, "older")
+    assert bench.erp.sends() == ["create"]
+
+
+def test_given_a_fetch_without_a_time_when_an_older_delivery_comes_again_then_it_does_not_win(
+    bench: Bench,
+) -> None:
+    sync_id = bench.deliver(order())
+    bench.run(sync_id)
+    bench.deliver(order(minute=5))
+    bench.run(sync_id)
+    bench.shop.orders["1001"] = moved(order(quantity=2), updated_at=None)
+    bench.deliver(order(minute=5), timed=False)
+    bench.run(sync_id)
+    bench.deliver(order(minute=5))
+    bench.run(sync_id)
+    assert next(iter(bench.erp.records.values())).total.amount == Decimal("20.00")
+
+
+def test_given_one_of_two_records_was_removed_when_requeued_then_the_other_is_the_record(
+    without_keys: Bench,
+) -> None:
+    bench = without_keys
+    sync_id = bench.deliver(order())
+    bench.erp.script = fail(IN_DOUBT)
+    bench.fails(sync_id, Settling)
+    bench.settle_now()
+    bench.fails(sync_id, Settling)
+    kept = bench.erp.records.pop("SO1")
+    bench.erp.records["SO9"] = replace(kept, remote_id="SO9")
+    bench.settle_now()
+    bench.shop.orders["1001"] = order()
+    assert bench.run(sync_id).finished == State.DONE
+    bench.deliver(order(quantity=3, minute=1))
+    bench.run(sync_id)
+    assert bench.erp.records["SO9"].total.amount == Decimal("30.00")
+
+
+def test_given_the_record_is_gone_when_it_is_looked_at_for_the_last_time_then_not_found(
+    without_keys: Bench,
+) -> None:
+    bench = without_keys
+    sync_id = bench.deliver(order())
+    bench.erp.script = fail(IN_DOUBT)
+    bench.fails(sync_id, Settling)
+    bench.settle_now()
+    bench.fails(sync_id, Settling)
+    bench.erp.records.clear()
+    bench.settle_now()
+    bench.shop.orders["1001"] = order()
+    bench.fails(sync_id, errors.NotFound)
+
+
+def test_s2_given_keys_when_the_repeat_is_refused_while_the_first_may_come_then_the_doubt_stays(
+    bench: Bench,
+) -> None:
+    bench.erp.settle = 60.0
+    sync_id = bench.deliver(order())
+    late: list[Request] = []
+
+    def lose(when: str, request: Request | None) -> None:
+        if when == "before" and request is not None:
+            late.append(request)
+            raise IN_DOUBT if len(late) == 1 else errors.Rejected("no")
+
+    bench.erp.script = lose
+    bench.fails(sync_id, Transient)
+    bench.fails(sync_id, errors.Rejected)
+    assert bench.states() == [("create", "in_doubt")]
+    bench.erp.effect(late[0])
+    bench.erp.script = lambda _when, _request: None
+    bench.deliver(order(minute=1, cancelled=True))
+    assert bench.run(sync_id).finished == State.DONE
+    (record,) = bench.erp.records.values()
+    assert record.cancelled
+
+
+def test_s4_given_a_create_that_was_given_up_when_it_comes_late_and_the_order_is_cancelled_then_it_is_cancelled(
+    without_keys: Bench,
+) -> None:
+    bench = without_keys
+    sync_id = bench.deliver(order())
+    stopped: list[Request] = []
+
+    def stop(when: str, request: Request | None) -> None:
+        if when == "before" and request is not None and not stopped:
+            stopped.append(request)
+            raise Killed
+
+    bench.erp.script = stop
+    with bench.claimed(sync_id) as run, pytest.raises(Killed):
+        bench.converge(run)
+    bench.vanish(sync_id)
+    bench.settle_now()
+    bench.deliver(order(minute=1, cancelled=True))
+    bench.fails(sync_id, Settling, "alone")
+    bench.erp.effect(stopped[0])
+    bench.settle_now()
+    bench.fails(sync_id, Settling, "came late")
+    bench.shop.orders["1001"] = order(minute=1, cancelled=True)
+    assert bench.run(sync_id).finished == State.DONE
+    (record,) = bench.erp.records.values()
+    assert record.cancelled
+    assert bench.clean()
+
+
+def test_given_a_cancelled_order_whose_total_changes_when_run_then_nobody_is_asked_to_mend_it(
+    bench: Bench,
+) -> None:
+    sync_id = bench.deliver(order())
+    bench.run(sync_id)
+    bench.deliver(order(minute=1, cancelled=True))
+    bench.run(sync_id)
+    bench.deliver(order(minute=2, quantity=2, cancelled=True))
+    assert bench.run(sync_id).finished == State.DONE
+
+
+def test_given_the_ledger_fails_after_the_effect_when_the_lease_stands_then_the_effect_is_recorded(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = iter([TimeoutError("pool"), InternalError("x", None, Exception())])
+    write = bench.ledger.write
+
+    @contextmanager
+    def hiccup(**kwargs: Any) -> Iterator[Any]:
+        if bench.erp.records and (error := next(failures, None)) is not None:
+            raise error
+        with write(**kwargs) as connection:
+            yield connection
+
+    sync_id = bench.deliver(order())
+    with bench.claimed(sync_id) as run:
+        monkeypatch.setattr(bench.ledger, "write", hiccup)
+        bench.converge(run)
+    assert bench.states() == [("create", "applied")]
+    assert bench.erp.sends() == ["create"]

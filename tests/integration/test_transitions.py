@@ -164,6 +164,44 @@ def test_d1_given_a_pending_backfill_when_a_live_delivery_comes_then_it_is_urgen
     assert sync_row(ledger, sync_id).priority == Priority.LIVE
 
 
+@pytest.mark.parametrize("state", [State.QUEUED, State.RUNNING])
+def test_given_a_released_sync_in_flight_when_a_live_delivery_comes_then_its_next_run_is_urgent(
+    ledger: Ledger, world: World, state: State
+) -> None:
+    sync_id = keep(ledger, world)
+    force(ledger, sync_id, priority=Priority.BACKFILL)
+    ring(ledger, sync_id)
+    if state is State.RUNNING:
+        claim(ledger, sync_id)
+    keep(ledger, world)
+    assert sync_row(ledger, sync_id).priority == Priority.LIVE
+
+
+def test_p5_given_a_shut_gate_when_a_bell_expired_then_it_waits_in_the_ledger(
+    ledger: Ledger, world: World
+) -> None:
+    sync_id = keep(ledger, world)
+    ring(ledger, sync_id)
+    force(ledger, sync_id, lease_until=after(-1))
+    with ledger.write() as connection:
+        gate.pause(connection, [world.gate_id])
+    with ledger.write() as connection:
+        assert transitions.ring_again(connection, "order", 1) == []
+    assert sync_row(ledger, sync_id).state == State.PENDING
+
+
+def test_given_new_credentials_of_a_shop_when_hurried_then_only_what_waits_for_them_is_due(
+    ledger: Ledger, world: World
+) -> None:
+    waiting, other = keep(ledger, world), keep(ledger, world, external_id="2")
+    force(ledger, waiting, error_class="Unauthorized", due_at=after(900))
+    force(ledger, other, error_class="Transient", due_at=after(900))
+    with ledger.write() as connection:
+        assert transitions.hurry(connection, [world.shop_id]) == 1
+        due = connection.execute(select(syncs.c.id).where(syncs.c.due_at <= after(0))).scalars().all()
+    assert due == [waiting]
+
+
 def test_c1_given_a_claimed_sync_when_its_message_comes_again_then_it_ends(ledger: Ledger, world: World) -> None:
     won = claimed(ledger, world)
     assert (won.claim, won.wanted) == (1, 1)

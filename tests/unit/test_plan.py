@@ -119,11 +119,11 @@ def test_given_deliveries_when_chosen_then_an_older_one_never_wins(
 
 def test_given_the_newest_is_not_the_last_to_arrive_when_chosen_then_the_newest_is_taken() -> None:
     choice = choose([at(3, version=1), at(1, version=2)], seen(2))
-    assert choice == Take(1, "order")
+    assert choice == Take(1, "order", T0 + timedelta(minutes=3))
 
 
 def test_given_the_same_time_as_seen_when_chosen_then_only_the_seen_content_is_taken() -> None:
-    assert choose([at(2)], seen(2)) == Take(1, "order", only_if_digest="seen")
+    assert choose([at(2)], seen(2)) == Take(1, "order", T0 + timedelta(minutes=2), only_if_digest="seen")
 
 
 def test_given_a_fetch_when_chosen_then_nothing_older_than_what_is_known_is_accepted() -> None:

@@ -15,10 +15,18 @@ def judge(
     attempts: int = 0,
     throttled: int = 0,
     progressed: bool = False,
+    alike: int = 0,
     neighbours: bool = False,
 ) -> Outcome:
     claimed = Claimed(1, 1, 1, 1, attempts, throttled)
-    return decide(error, claimed, progressed=progressed, neighbours_succeed=neighbours, random=lambda: 0.5)
+    return decide(
+        error,
+        claimed,
+        progressed=progressed,
+        alike=alike,
+        neighbours_succeed=neighbours,
+        random=lambda: 0.5,
+    )
 
 
 def at_shop(error: IntegratorError) -> IntegratorError:
@@ -26,7 +34,7 @@ def at_shop(error: IntegratorError) -> IntegratorError:
     return error
 
 
-def a_look(error: Transient) -> Transient:
+def a_look(error: IntegratorError) -> IntegratorError:
     error.burns_attempt = False
     return error
 
@@ -55,6 +63,11 @@ def a_look(error: Transient) -> Transient:
         (errors.GateShut("x"), Outcome(Verb.RELEASE)),
         (errors.LeaseLost("x"), Outcome(Verb.ABANDON)),
         (errors.NotStarted("x"), Outcome(Verb.RELEASE, 1.0, burns="attempts")),
+        (a_look(errors.NotStarted("x")), Outcome(Verb.RELEASE)),
+        (
+            errors.Throttled("x", retry_after_seconds=0),
+            Outcome(Verb.RETRY, 1.0, burns="throttled", gate_wait_seconds=1.0),
+        ),
         (Settling("x", not_before=T0), Outcome(Verb.RELEASE, not_before=T0)),
         (
             Settling("x", not_before=T0, cause=Transient("y")),
@@ -70,9 +83,18 @@ def test_c3_given_a_step_was_applied_when_the_run_is_too_long_then_no_attempt_bu
     assert judge(errors.NotStarted("x"), progressed=True) == Outcome(Verb.RELEASE)
 
 
-@pytest.mark.parametrize(("attempts", "verb"), [(BUG_ATTEMPTS - 2, Verb.RETRY), (BUG_ATTEMPTS - 1, Verb.HOLD)])
-def test_f1_given_a_bug_when_it_fails_the_third_time_then_held(attempts: int, verb: Verb) -> None:
-    assert judge(errors.Bug("x"), attempts=attempts).verb is verb
+@pytest.mark.parametrize(("before", "verb"), [(BUG_ATTEMPTS - 2, Verb.RETRY), (BUG_ATTEMPTS - 1, Verb.HOLD)])
+def test_f1_given_bugs_in_a_row_when_it_fails_the_third_time_then_held(before: int, verb: Verb) -> None:
+    assert judge(errors.Bug("x"), attempts=9, alike=before).verb is verb
+
+
+def test_f1_given_looks_that_fail_in_a_row_when_judged_then_the_wait_grows_and_nothing_burns() -> None:
+    assert judge(a_look(Transient("x")), alike=4) == Outcome(Verb.RELEASE, 16.0)
+
+
+def test_f1_given_no_time_to_speak_of_when_throttled_in_a_row_then_the_wait_grows_to_a_minute() -> None:
+    waits = [judge(errors.Throttled("x", retry_after_seconds=0), throttled=n).delay_seconds for n in (1, 3, 9)]
+    assert waits == [2, 8, 60]
 
 
 @pytest.mark.parametrize(
