@@ -14,6 +14,7 @@ _endpoint = (_settings.sqs_endpoint_url or "").partition("://")
 broker_url = f"sqs://{_endpoint[2].rstrip('/')}"
 """Without credentials: boto3 finds them by its own chain, and `inspect` prints this."""
 
+broker_transport = "tasks.transport:Transport"
 broker_transport_options = {
     "region": _settings.sqs_region,
     "is_secure": _endpoint[0] != "http",

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import pytest
 
 from sandbox.sqs import Faults
-from sandbox.sqs_queue import MAX_BYTES, Message, Queue, SqsError, md5_of_attributes
+from sandbox.sqs_queue import MAX_BYTES, Message, Queue, SqsError, digests
+
+ARN = "arn:aws:sqs:us-east-1:000000000000"
 
 
 @dataclass
@@ -230,6 +232,10 @@ def test_given_a_message_past_its_retention_when_received_then_it_is_gone(queue:
         ({"RedrivePolicy": "[]"}, "InvalidParameterValue"),
         ({"RedrivePolicy": '{"deadLetterTargetArn": "nowhere", "maxReceiveCount": 2}'}, "QueueDoesNotExist"),
         ({"RedrivePolicy": '{"deadLetterTargetArn": "nowhere", "maxReceiveCount": 0}'}, "InvalidParameterValue"),
+        (
+            {"RedrivePolicy": f'{{"deadLetterTargetArn": "{ARN}:orders", "maxReceiveCount": 2}}'},
+            "QueueDoesNotExist",
+        ),
     ],
 )
 def test_given_attributes_that_sqs_refuses_when_set_then_nothing_changes(
@@ -274,10 +280,25 @@ def test_given_a_message_attribute_without_type_or_value_when_sent_then_it_is_re
     assert refused.value.code == "InvalidParameterValue"
 
 
+@pytest.mark.parametrize(
+    ("body", "delay", "code"),
+    [("", None, "MissingParameter"), ("a", -1, "InvalidParameterValue"), ("a", 901, "InvalidParameterValue")],
+)
+def test_given_an_empty_body_or_a_delay_out_of_range_when_sent_then_nothing_is_kept(
+    queue: Queue, body: str, delay: int | None, code: str
+) -> None:
+    with pytest.raises(SqsError) as refused:
+        queue.send(body, delay)
+    assert (refused.value.code, counts(queue)) == (code, (0, 0, 0))
+
+
 def test_given_attributes_in_any_order_when_digested_then_the_digest_is_the_one_clients_compute() -> None:
     text, number = {"DataType": "String", "StringValue": "v"}, {"DataType": "Number", "StringValue": "1"}
-    assert md5_of_attributes({"a": text}) == "a18cbb58171ebf4ce88d9fb787f9210b"  # what moto answers
-    assert md5_of_attributes({"a": text, "b": number}) == md5_of_attributes({"b": number, "a": text})
+    digest = digests("MD5OfBody", "body", {"a": text})["MD5OfMessageAttributes"]
+    assert digest == "a18cbb58171ebf4ce88d9fb787f9210b"  # what moto answers
+    assert digests("MD5OfBody", "body", {"a": text, "b": number}) == digests(
+        "MD5OfBody", "body", {"b": number, "a": text}
+    )
 
 
 def test_given_reordering_when_received_then_every_message_comes_once_and_not_in_order(queue: Queue) -> None:
@@ -292,12 +313,12 @@ def test_given_reordering_when_received_then_every_message_comes_once_and_not_in
 
 
 def test_given_reordering_for_a_while_when_it_ends_then_the_oldest_come_first_again(queue: Queue) -> None:
-    for number in range(20):
+    for number in range(100):
         queue.send(str(number))
     rng = random.Random(7)
-    drawn = [int(body) for body in bodies(queue.receive(10, choose=rng.randrange))]
-    rest = [int(body) for body in bodies(queue.receive(10))]
-    assert rest == sorted(set(range(20)) - set(drawn))
+    drawn = [int(body) for body in bodies(queue.receive(50, choose=rng.randrange))]
+    rest = [int(body) for body in bodies(queue.receive(100))]
+    assert rest == sorted(set(range(100)) - set(drawn))
 
 
 def test_given_a_duplicate_when_the_message_is_deleted_then_it_comes_exactly_once_more(queue: Queue) -> None:
