@@ -1,0 +1,48 @@
+"""kombu's SQS transport, made to survive an endpoint that fails while a worker listens.
+
+With kombu 5.7 a 5xx or an unreachable endpoint hands an empty list to code that expects an answer, and a
+throttled receive raises a bare Exception: both end the worker. Here each is a lost connection, which Celery makes
+anew. When it does, it resets the event loop, which forgets itself, so that the new connection would never receive:
+it is kept here. What runs meanwhile goes on: the ledger's lease decides, not the connection.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from botocore.exceptions import ClientError
+from kombu.asynchronous import Hub, get_event_loop, set_event_loop
+from kombu.transport import SQS
+
+
+class EndpointFailed(ConnectionError):
+    """The SQS endpoint did not answer a receive as it should; the connection is made anew."""
+
+
+class Channel(SQS.Channel):
+    """Receives that failed are lost connections."""
+
+    _loop: Hub | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        Channel._loop = get_event_loop() or Channel._loop
+        set_event_loop(Channel._loop)
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def asynsqs(self, queue: str | None = None) -> Any:
+        """The asynchronous client, whose refusals are connection errors. They name the status, not the body."""
+        client = super().asynsqs(queue)  # type: ignore[no-untyped-call]
+        client._for_status = lambda response, _body: EndpointFailed(f"SQS answered {response.status}")
+        return client
+
+    def _on_messages_ready(self, queue: str, qname: str, messages: Any) -> int:
+        if not isinstance(messages, Mapping):
+            raise EndpointFailed("SQS does not answer")
+        received: int = super()._on_messages_ready(queue, qname, messages)  # type: ignore[no-untyped-call]
+        return received
+
+
+class Transport(SQS.Transport):
+    """The transport that celeryconfig names."""
+
+    Channel = Channel
+    connection_errors: Any = (*SQS.Transport.connection_errors, ClientError)
