@@ -132,8 +132,8 @@ def test_given_a_file_when_applied_then_it_is_said_and_applied_again_nothing_cha
     assert (dry.exit_code, first.exit_code, again.exit_code) == (0, 0, 0)
     assert first.output.splitlines() == [
         "tenant acme: added",
-        "management system acme/own: added with its secrets",
-        "shop acme/de: added with its secrets",
+        "management system acme/own: added",
+        "shop acme/de: added",
     ]
     assert dry.output.splitlines() == [f"would be: {line}" for line in first.output.splitlines()]
     assert again.output == "nothing to change\n"

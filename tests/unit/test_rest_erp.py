@@ -439,11 +439,11 @@ def test_given_only_an_address_and_a_token_when_validated_then_accepted_with_the
 
 
 def test_given_everything_when_validated_then_accepted_and_used() -> None:
-    config = {"url": "http://127.0.0.1:8080", "idempotency": "lookup", "settle_seconds": 0, "deadline_seconds": 25}
+    config = {"url": "http://127.0.0.1:8080", "idempotency": "lookup", "settle_seconds": 0, "deadline_seconds": 18}
     ERP.validate(config, SECRETS)
     assert ERP.idempotency(config) is Idempotency.LOOKUP
     assert ERP.settle_seconds(config) == 0
-    assert ERP.deadline_seconds(config) == 25
+    assert ERP.deadline_seconds(config) == 18
 
 
 @pytest.mark.parametrize(
@@ -466,7 +466,7 @@ def test_given_everything_when_validated_then_accepted_and_used() -> None:
         ({"settle_seconds": -1}, SECRETS, '"settle_seconds" must be a number of seconds from 0 to 3600'),
         ({"settle_seconds": "30"}, SECRETS, '"settle_seconds" must be'),
         ({"settle_seconds": float("nan")}, SECRETS, '"settle_seconds" must be'),
-        ({"deadline_seconds": True}, SECRETS, '"deadline_seconds" must be a number of seconds from 1 to 25'),
+        ({"deadline_seconds": True}, SECRETS, '"deadline_seconds" must be a number of seconds from 1 to 18'),
         ({"deadline_seconds": 26}, SECRETS, '"deadline_seconds" must be'),
         ({"deadline_seconds": 0}, SECRETS, '"deadline_seconds" must be'),
         ({"timeout": 3}, SECRETS, "unknown in the configuration: timeout; known are url"),
