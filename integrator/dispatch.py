@@ -57,18 +57,18 @@ class Publish(Protocol):
         ...
 
 
-def due_gates(connection: Connection) -> list[int]:
-    """Open gates that have due work: an index probe a priority each, nothing for shut ones (P4).
+def due_gates(connection: Connection, among: Collection[int] | None = None) -> list[int]:
+    """Open gates, all or `among` these, that have due work: an index probe a priority, nothing for shut ones (P4).
 
     Priority and order are named so that each probe ends at the index's first entry, whatever is not due yet; and
     it is a scalar subquery, since a planner may turn `EXISTS` into a hash of all that is due behind shut gates.
     """
     mine = select(syncs.c.id).where(syncs.c.gate_id == gates.c.id, _is_due()).order_by(syncs.c.due_at).limit(1)
     first = func.coalesce(*(mine.where(syncs.c.priority == one).scalar_subquery() for one in Priority))
-    rows = connection.execute(
-        select(gates.c.id).where(gates.c.opens_at <= now(), first.is_not(None)).order_by(gates.c.id)
-    )
-    return list(rows.scalars())
+    due = select(gates.c.id).where(gates.c.opens_at <= now(), first.is_not(None)).order_by(gates.c.id)
+    if among is not None:
+        due = due.where(gates.c.id.in_(among))
+    return list(connection.execute(due).scalars())
 
 
 def _is_due() -> ColumnElement[bool]:
@@ -220,10 +220,9 @@ class Dispatcher:
         Returns how many bells were rung. Raises SQLAlchemyError when the ledger can't be reached.
         """
         with self._one_at_a_time:
-            if gate_ids is None:
-                with self._ledger.read() as connection:
-                    gate_ids = due_gates(connection)
-            return sum(self._round(some, skip_locked) for some in batched(sorted(gate_ids), GATES_A_ROUND))
+            with self._ledger.read() as connection:  # no lock is taken where nothing is due
+                due = due_gates(connection, gate_ids)
+            return sum(self._round(some, skip_locked) for some in batched(due, GATES_A_ROUND))
 
     def _round(self, gate_ids: Collection[int], skip_locked: bool) -> int:
         usable = [kind for kind, queue in QUEUES.items() if self._pauses.usable(queue)]

@@ -23,6 +23,7 @@ from typing import Any, Self
 
 from sqlalchemy import URL
 
+from integrator import readiness
 from integrator.ledger import migrate, tenants
 from integrator.ledger.engine import Ledger
 from integrator.secrets import KeyRing, new_key
@@ -30,7 +31,6 @@ from sandbox.system_folder import Folder
 from sandbox.system_ports import free_port, require_free
 from sandbox.system_process import STOP_SECONDS, Process, SystemFailed, answers, says
 from tasks.queues import QUEUES, Queue
-from web import startup
 
 OTHER_QUEUE = frozenset({"INTEGRATOR_SQS_ENDPOINT_URL", "INTEGRATOR_SQS_QUEUE_URL_PREFIX"})
 """Settings of which each says that there is an SQS already."""
@@ -146,8 +146,8 @@ class System:
         ledger = self.ledger()
         try:
             migrate.upgrade(ledger)
-        except startup.EXPECTED as error:
-            raise SystemFailed(startup.sentence(error, ledger.url)) from None
+        except readiness.EXPECTED as error:
+            raise SystemFailed(readiness.sentence(error, ledger.url)) from None
         finally:
             ledger.close()
 

@@ -11,17 +11,15 @@ import click
 import orjson
 from sqlalchemy import ColumnElement, Connection, and_, select
 
-from integrator import gate
+from integrator import gate, readiness
 from integrator.config import settings
 from integrator.dispatch import Dispatcher
 from integrator.ledger.audit import audit as find_limbo
 from integrator.ledger.engine import Ledger, LossyLedger
-from integrator.ledger.migrate import OldSchema
 from integrator.ledger.migrate import check as check_schema
 from integrator.ledger.schema import erps, gates, shops, syncs, tenants
 from integrator.ledger.transitions import requeue as release_held
 from integrator.logs import configure
-from tasks import startup
 
 
 @contextmanager
@@ -31,10 +29,8 @@ def _ledger() -> Iterator[Ledger]:
     try:
         try:
             check_schema(ledger)
-        except OldSchema as error:
-            raise click.ClickException(str(error)) from error
-        except startup.AWAY as error:
-            raise click.ClickException(startup.unreachable(error)) from error
+        except readiness.EXPECTED as error:
+            raise click.ClickException(readiness.sentence(error, ledger.url)) from error
         yield ledger
     finally:
         ledger.close()

@@ -7,11 +7,11 @@ import click
 from flask import Flask
 from pydantic import ValidationError
 
-from integrator import config, logs
+from integrator import config, logs, readiness
 from integrator.config import Settings
 from integrator.dispatch import Dispatcher, Publish
 from integrator.ledger.engine import Ledger
-from web import cli, health, metrics, problems, receiver, startup
+from web import cli, health, metrics, problems, receiver
 from web.bells import Bells
 from web.metrics import Counters
 from web.reader import Reader, Shops
@@ -29,7 +29,7 @@ def create_app(
     """Make the app. It opens no connection and starts no thread before the first request asks for it.
 
     Settings come from the environment, the ledger from the settings, and bells are rung through Celery unless
-    given. Under `flask run` it refuses to start as the server does (see `web.startup`).
+    given. Under `flask run` it refuses to start as the server does (see `integrator.readiness`).
     """
     settings = settings or _settings()
     ledger = ledger or Ledger.from_settings(settings)
@@ -50,7 +50,7 @@ def create_app(
         max_open=settings.max_open_deliveries,
         stall_seconds=stall_seconds,
     )
-    shops = Shops(reader, cache(lambda: startup.ring_of(settings)))
+    shops = Shops(reader, cache(lambda: readiness.ring_of(settings)))
     receiver.init_app(app, Receiver(settings, shops, writer, counters))
     health.init_app(app, reader, writer)
     metrics.init_app(app, settings, counters)
@@ -65,7 +65,7 @@ def _settings() -> Settings:
     except ValidationError as error:
         if click.get_current_context(silent=True) is None:
             raise
-        raise click.ClickException(startup.sentence(error)) from None
+        raise click.ClickException(readiness.sentence(error)) from None
 
 
 def _refuse_to_run_unready(settings: Settings, ledger: Ledger) -> None:
@@ -75,6 +75,6 @@ def _refuse_to_run_unready(settings: Settings, ledger: Ledger) -> None:
         return
     logs.configure(settings.log_level)
     try:
-        startup.check(settings, ledger)
-    except startup.EXPECTED as error:
-        raise click.ClickException(startup.sentence(error, ledger.url)) from None
+        readiness.check(settings, ledger)
+    except readiness.EXPECTED as error:
+        raise click.ClickException(readiness.sentence(error, ledger.url)) from None

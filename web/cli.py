@@ -17,11 +17,11 @@ from flask import Flask
 from flask.cli import AppGroup
 from pydantic import ValidationError
 
+from integrator import readiness
 from integrator.ledger import migrate
 from integrator.ledger.tenants import File, apply
 from integrator.ledger.transitions import hurry
 from integrator.secrets import new_key
-from web import startup
 from web.services import services
 from web.tenants import overview, rotate, sentences
 
@@ -42,8 +42,8 @@ def init_app(app: Flask) -> None:
 def _in_a_sentence() -> Iterator[None]:
     try:
         yield
-    except startup.EXPECTED as error:
-        raise click.ClickException(startup.sentence(error, services().ledger.url)) from None
+    except readiness.EXPECTED as error:
+        raise click.ClickException(readiness.sentence(error, services().ledger.url)) from None
 
 
 def _told(command: Callable[P, R]) -> Callable[P, R]:
@@ -86,7 +86,7 @@ def rotate_keys() -> None:
     Put the new key in front and restart everything before; the old one can go afterwards.
     """
     ledger = services().ledger
-    ring = startup.ring_of(services().settings)
+    ring = readiness.ring_of(services().settings)
     migrate.check(ledger)
     for what, count in rotate(ledger, ring).items():
         click.echo(f"{what}: {count} encrypted with the first key")
@@ -100,7 +100,7 @@ def apply_file(path: Path, *, dry_run: bool) -> None:
     """Bring tenants, shops and management systems to what FILE says; what it does not mention stays."""
     file = _load(path)
     ledger = services().ledger
-    ring = startup.ring_of(services().settings)
+    ring = readiness.ring_of(services().settings)
     migrate.check(ledger)
     with ledger.write() as connection:
         changes = apply(connection, file, os.environ, ring)

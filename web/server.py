@@ -9,16 +9,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from integrator import logs
+from integrator import logs, readiness
 from integrator.config import settings
 from integrator.ledger.engine import Ledger
-from web import startup
 from web.bells import Bells
 
 try:
     _settings = settings()
 except ValidationError as _error:
-    sys.exit(f"Error: {startup.sentence(_error)}")
+    sys.exit(f"Error: {readiness.sentence(_error)}")
 
 _on_sqlite = Ledger.from_settings(_settings).on_sqlite
 
@@ -49,9 +48,9 @@ def on_starting(_server: Any) -> None:
     log = logs.get_logger("web.server")
     ledger = Ledger.from_settings(_settings)
     try:
-        startup.check(_settings, ledger)
-    except startup.EXPECTED as error:
-        log.critical("start_refused", reason=startup.sentence(error, ledger.url))
+        readiness.check(_settings, ledger)
+    except readiness.EXPECTED as error:
+        log.critical("start_refused", reason=readiness.sentence(error, ledger.url))
         sys.exit(1)
     finally:
         ledger.close()

@@ -255,7 +255,9 @@ def hold_fence(connection: Connection, sync_id: int, claim: int) -> bool:
 
 def renew(connection: Connection, held: Iterable[tuple[int, int]]) -> set[tuple[int, int]]:
     """Extend this process's leases, rows in id order; the (sync id, claim) pairs that are still ours (C3)."""
-    ours = and_(tuple_(syncs.c.id, syncs.c.claim).in_(sorted(held)), IS_RUNNING)
+    pairs = sorted(held)
+    by_key = syncs.c.id.in_([sync_id for sync_id, _ in pairs])  # SQLite finds pairs by reading everything
+    ours = and_(by_key, tuple_(syncs.c.id, syncs.c.claim).in_(pairs), IS_RUNNING)
     in_order = select(syncs.c.id).where(ours).order_by(syncs.c.id).with_for_update()
     ids = connection.execute(in_order).scalars().all()
     rows = connection.execute(

@@ -152,7 +152,7 @@ def test_given_what_must_not_be_when_a_worker_starts_then_one_line_says_what_to_
         connection.execute(text("UPDATE alembic_version SET version_num = '0000'"))
     refusals = {
         "flask --app web ledger upgrade": {"INTEGRATOR_LEDGER_URL": f"sqlite:///{old}"},
-        "The ledger can't be reached": {"INTEGRATOR_LEDGER_URL": "postgresql+psycopg://u:s3cret@127.0.0.1:9/x"},
+        "can't be used": {"INTEGRATOR_LEDGER_URL": "postgresql+psycopg://u:s3cret@127.0.0.1:9/x"},
         "INTEGRATOR_SECRET_KEYS is not set": {"INTEGRATOR_SECRET_KEYS": ""},
         "None of the keys in INTEGRATOR_SECRET_KEYS": {"INTEGRATOR_SECRET_KEYS": new_key()},
         "missing-orders can't be read": {"INTEGRATOR_SQS_QUEUE_PREFIX": "missing-"},

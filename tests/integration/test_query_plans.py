@@ -124,7 +124,7 @@ def test_p4_given_a_big_backlog_when_a_busy_query_runs_then_by_an_index_and_neve
 ) -> None:
     judged = {query.__name__: wrong(plans(busy, query, about="syncs"), index) for query, index in QUERIES.items()}
     slow = {name for name, said in judged.items() if said}
-    assert slow == ({"renew"} if busy.on_sqlite else set()), judged  # SQLite reads (id, claim) pairs by a scan
+    assert slow == set(), judged
 
 
 def test_p4_given_work_behind_a_shut_gate_or_not_due_when_gates_are_asked_then_it_is_not_read(

@@ -7,19 +7,20 @@ import pytest
 from flask.cli import run_command
 from sqlalchemy import create_engine
 
+from integrator import readiness
 from integrator.config import Settings
 from integrator.ledger.engine import Ledger
 from integrator.secrets import new_key
 from tests.webhooks import store
-from web import create_app, startup
+from web import create_app
 
 
 def refusal(ledger: Ledger, **changes: Any) -> str:
     """The sentence; "" when it starts."""
     try:
-        startup.check(Settings(**changes), ledger)
-    except startup.EXPECTED as error:
-        return startup.sentence(error, ledger.url)
+        readiness.check(Settings(**changes), ledger)
+    except readiness.EXPECTED as error:
+        return readiness.sentence(error, ledger.url)
     return ""
 
 

@@ -1,4 +1,4 @@
-"""What a serving process makes sure of before it takes a webhook, and sentences for what can be wrong."""
+"""What a process makes sure of before it works: schema, durability and keys; and sentences for what is wrong."""
 
 from pydantic import ValidationError
 from sqlalchemy import select
@@ -23,7 +23,7 @@ def ring_of(settings: Settings) -> KeyRing:
 
 
 def check(settings: Settings, ledger: Ledger) -> None:
-    """Raise one of EXPECTED unless webhooks can be kept here, and their secrets read."""
+    """Raise one of EXPECTED unless this ledger can be worked on, and its secrets read."""
     ring = ring_of(settings)
     migrate.check(ledger)
     if not settings.allow_lossy_ledger:
@@ -41,8 +41,12 @@ def sentence(error: Exception, ledger_url: URL | None = None) -> str:
         return "; ".join(
             f"INTEGRATOR_{'_'.join(map(str, found['loc'])).upper()}: {found['msg']}" for found in error.errors()
         )
-    if isinstance(error, DBAPIError):
+    if isinstance(error, DBAPIError | OSError):
         where = ledger_url.render_as_string(hide_password=True) if ledger_url else "INTEGRATOR_LEDGER_URL"
-        said = str(error.orig).strip().splitlines() or [type(error).__name__]
-        return f"The ledger at {where} can't be used ({said[0]}). Check that it runs and that the URL is right."
+        cause = error.orig if isinstance(error, DBAPIError) else error.strerror
+        said = str(cause).strip().splitlines() or [type(error).__name__]
+        return (
+            f"The ledger at {where} can't be used ({said[0]}). "
+            "Check that it runs and that INTEGRATOR_LEDGER_URL is right."
+        )
     return str(error)
