@@ -249,14 +249,16 @@ class Dispatcher:
     def ring_missing(self, kind: str, messages: int) -> int:
         """Ring again for queued syncs whose message is not in the queue any more (P5).
 
-        `messages` is how many messages the queue holds, visible and in flight. The scheduler asks every 10 s;
-        while publishing is paused or on trial, only the dispatch probes.
+        `messages` is how many messages the queue holds, visible and in flight. The scheduler asks every 10 s. On
+        trial one batch probes, as in dispatch: where lost bells fill every window, no dispatch ever would.
         """
-        if self._pauses.on_trial(QUEUES[kind]):
+        if not self._pauses.usable(QUEUES[kind]):
             return 0
         with self._ledger.write() as connection:
             queued = select(func.count()).where(IS_QUEUED, IN_FLIGHT, syncs.c.kind == kind)
             missing = max(connection.execute(queued).scalar_one() - messages, 0)
+            if self._pauses.on_trial(QUEUES[kind]):
+                missing = min(missing, PROBE_SIZE)
             again = ring_again(connection, kind, missing)
         return self.publish(again)
 
