@@ -319,6 +319,7 @@ def test_given_any_interleaving_and_faults_when_healed_then_the_protocol_has_kep
             machine,
             settings=settings(
                 max_examples=examples,
+                derandomize="MODEL_EXAMPLES" not in os.environ,
                 stateful_step_count=STEPS,
                 deadline=None,
                 print_blob=True,
