@@ -49,6 +49,8 @@ MOVES: dict[str, set[tuple[str | None, str]]] = {
 STEP_MOVES = {
     (None, StepState.INTENDED),
     (StepState.REFUSED, StepState.INTENDED),
+    (StepState.REFUSED, StepState.REFUSED),  # the last look found nothing
+    (StepState.REFUSED, StepState.APPLIED),  # or it found what had been given up
     (StepState.IN_DOUBT, StepState.INTENDED),
     *((StepState.INTENDED, state) for state in StepState),
     (StepState.IN_DOUBT, StepState.IN_DOUBT),
@@ -161,11 +163,14 @@ class Moves:
             yield f"no such move from {start}"
         if role != "worker" or sync.state != State.RUNNING or (sync.id, sync.claim) not in self.held(actor):
             yield f"C2: a step changed while the sync is {sync.state} by claim {sync.claim}"
-        if row.state == StepState.REFUSED and before is not None and not self.by_key:
+        given_up = row.state == StepState.REFUSED and start in {StepState.INTENDED, StepState.IN_DOUBT}
+        if given_up and not self.by_key:
             yield from self._given_up(before, sync)
 
-    def _given_up(self, before: Row, sync: Row) -> Iterator[str]:
+    def _given_up(self, before: Row | None, sync: Row) -> Iterator[str]:
         """Without keys a doubt ends with "not found" only when the effect can't come any more."""
+        if before is None:
+            return
         began = before.doubted_at
         if before.state == StepState.INTENDED and before.claim != sync.claim:
             began = self.ended.get((sync.id, before.claim))

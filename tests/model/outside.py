@@ -72,7 +72,8 @@ class Effect:
 class System:
     """One tenant's management system.
 
-    What it has rejected under a key it never does later: that is what lets a rejection settle a doubt.
+    It may reject a request that is repeated while its first copy is still under way, and then do that one. Only a
+    stray copy, which comes after any time in which the protocol could have waited for it, stays rejected.
     """
 
     clock: Clock
@@ -86,10 +87,10 @@ class System:
     reused_keys: list[str] = field(default_factory=list)
     _bytes: dict[str, bytes] = field(default_factory=dict)
 
-    def do(self, request: Request, *, late: bool = False, stray: bool = False) -> Receipt:
-        """Have the effect, unless the key is known. `late`: it comes when its caller has, or may have, gone on."""
+    def do(self, request: Request, *, stray: bool = False) -> Receipt:
+        """Have the effect, unless the key is known."""
         known = self.store.by_key and request.key in self.store.answers
-        if late and not known and (request.key, request.body) in self.rejected:
+        if stray and not known and (request.key, request.body) in self.rejected:
             raise _rejected()
         if known and self._bytes[request.key] != request.body:
             self.reused_keys.append(request.key)
@@ -111,7 +112,7 @@ class System:
         """Do one of the requests taken, now."""
         taken = self.pending.pop(number)
         try:
-            taken.receipt = self.do(taken.request, late=True)
+            taken.receipt = self.do(taken.request)
         except errors.IntegratorError as error:
             taken.error = error
 
@@ -176,7 +177,7 @@ class ModelErp:
         self, system: System, request: Request, stray: bool
     ) -> Receipt:
         if stray:
-            return system.do(request, late=True, stray=True)
+            return system.do(request, stray=True)
         match system.script.popleft() if system.script else None:
             case Does.REFUSES_CONNECTION:
                 raise errors.Transient("connection refused", subject="connection")

@@ -92,7 +92,7 @@ class Protocol(RuleBasedStateMachine):
         self.stage.world = self.world
 
     def teardown(self) -> None:
-        note(str(list(self.world.actors.values())))
+        note(str(self.world.baton.actors))
         try:
             heal(self.world)
             self.stage.seen.update(self.world.checks.tell())
