@@ -107,7 +107,7 @@ class Protocol(RuleBasedStateMachine):
     def begin(self, window: int, arrived: list[tuple[str, str]], until: str) -> None:
         """Orders come in, and perhaps are kept or done before anything else happens."""
         self.world.open(window)
-        for which in arrived:
+        for which in map(self.world.live, arrived):
             self.world.change(which, 1, 1, False)
             self.world.send(self.world.announce(which, timed=True, event=True))
         if until == "kept":
@@ -117,7 +117,7 @@ class Protocol(RuleBasedStateMachine):
                 self.world.work()
 
     @rule(
-        which=orders,
+        slot=orders,
         minutes=st.sampled_from([1, 0]),
         quantity=st.sampled_from([1, 0, 2]),
         cancelled=st.sampled_from([False, False, True]),
@@ -126,8 +126,9 @@ class Protocol(RuleBasedStateMachine):
         sent=st.sampled_from(["kept and rung", "kept", "sent", "not yet"]),
     )
     def order_changes(
-        self, which: Any, minutes: int, quantity: int, cancelled: bool, timed: bool, event: bool, sent: str
+        self, slot: Any, minutes: int, quantity: int, cancelled: bool, timed: bool, event: bool, sent: str
     ) -> None:
+        which = self.world.live(slot)
         self.world.change(which, minutes, quantity, cancelled)
         webhook = self.world.announce(which, timed=timed, event=event)
         if sent != "not yet":
@@ -143,9 +144,10 @@ class Protocol(RuleBasedStateMachine):
         """An old one, late or once more."""
         self.world.send(self.world.webhooks[number % len(self.world.webhooks)])
 
-    @rule(schedule=schedules, then=happens)
-    def interleave(self, schedule: bytes, then: str) -> None:
+    @rule(slot=orders, schedule=schedules, then=happens)
+    def interleave(self, slot: Any, schedule: bytes, then: str) -> None:
         """Each byte is a move: whose, and how far. Then something may happen to whoever moved last."""
+        self.world.rouse(slot)
         name = "scheduler"
         for byte in schedule:
             names = self.world.movable()
@@ -154,14 +156,16 @@ class Protocol(RuleBasedStateMachine):
         self.happens(name, then)
 
     @rule(
+        slot=orders,
         name=runners,
         place=st.one_of(st.integers(1, 45), st.sampled_from(PLACES)),
         then=happens,
         seconds=st.sampled_from([0, 0, 11, 31]),
         meanwhile=st.integers(0, 2),
     )
-    def run_to(self, name: str, place: int | str, then: str, seconds: int, meanwhile: int) -> None:
+    def run_to(self, slot: Any, name: str, place: int | str, then: str, seconds: int, meanwhile: int) -> None:
         """Let a worker, or whoever, get to where it hurts; there something happens, and meanwhile others work."""
+        self.world.rouse(slot)
         if isinstance(place, int):
             self.world.move(name, place)
         else:
@@ -171,12 +175,15 @@ class Protocol(RuleBasedStateMachine):
         for _ in range(meanwhile):
             self.world.work(without=ACTORS[name])
 
-    @rule(name=st.sampled_from(["worker 1", "worker 2"]), place=st.sampled_from(PLACES[:3]))
-    def stand_still(self, name: str, place: str) -> None:
-        """A worker's process is stopped in the middle of a step, for longer than its lease."""
+    @rule(slot=orders, name=workers, place=st.sampled_from(PLACES[:3]), meanwhile=st.integers(0, 2))
+    def stand_still(self, slot: Any, name: str, place: str, meanwhile: int) -> None:
+        """A worker's process is stopped in the middle of a step, for longer than its lease, and others work."""
+        self.world.rouse(slot)
         self.world.run_to(name, place)
         self.world.stopped.add(name)
         self.world.pass_time(31)
+        for _ in range(meanwhile):
+            self.world.work(without=name)
 
     def happens(self, name: str, what: str) -> None:
         """Something happens to an actor, or to the order that it is working on."""
@@ -191,14 +198,8 @@ class Protocol(RuleBasedStateMachine):
                 actor.fault = Fault.CUT if what == "cut" else Fault.ANSWER_LOST
             case "lock timeout":
                 world.time_out(actor)
-            case "newer delivery" if orders:
-                world.change(orders[0], 1, 1, False)
-                world.send(world.announce(orders[0], timed=True, event=True))
-                world.finish("receiver")
-            case "cancelled" if orders:
-                world.change(orders[0], 1, 1, True)
-                world.send(world.announce(orders[0], timed=True, event=True))
-                world.finish("receiver")
+            case "newer delivery" | "cancelled" if orders:
+                world.deliver(orders[0], cancelled=what == "cancelled")
             case "pause" if orders:
                 world.operate(lambda: world.pause(orders[0][0]))
                 world.finish("operator")

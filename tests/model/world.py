@@ -5,6 +5,7 @@ Celery task claims and converges, `LeaseKeeper` renews, `tenants.apply` stores c
 them, each from the thread of an actor.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -46,7 +47,8 @@ from web.writer import Arrived, Writer
 TENANTS = ("acme", "globex")
 
 ORDERS = (("acme", "1"), ("acme", "2"), ("globex", "1"))
-"""All orders: few, so that much happens to each. The tenants' ids are equal on purpose."""
+"""The slots of all orders, the next of which comes when one is cancelled: few, so that much happens to each. The
+tenants' ids are equal on purpose."""
 
 ACTORS = {
     "receiver": "web",
@@ -377,6 +379,30 @@ class World:
                 actor.fault = Fault.LOCK_TIMEOUT
 
     # --- the shops
+
+    def live(self, slot: tuple[str, str]) -> tuple[str, str]:
+        """The order of a slot that can still change: after a cancelled one comes the next."""
+        tenant, number = slot
+        ids = (f"{number}.{age}" for age in itertools.count())
+        keys = ((tenant, external_id) for external_id in ids)
+        return next(key for key in keys if key not in self.shop.truth or not self.shop.truth[key].cancelled)
+
+    def deliver(self, which: tuple[str, str], *, cancelled: bool = False) -> None:
+        """An order changes, and its webhook is kept."""
+        self.change(which, 1, 1, cancelled)
+        self.send(self.announce(which, timed=True, event=True))
+        self.finish("receiver")
+
+    def rouse(self, slot: tuple[str, str]) -> None:
+        """See that a worker has something to do: what is due is rung, else a delivery comes."""
+        for arrives in (False, True):
+            workers = [actor for name, actor in self.actors.items() if name.startswith("worker")]
+            if self.broker.messages or any(one.can_move and one.process not in self.stopped for one in workers):
+                return
+            if arrives:
+                self.deliver(self.live(slot))
+            for name in ("scheduler", "web bell", "bell 1", "bell 2"):
+                self.finish(name)
 
     def change(self, which: tuple[str, str], minutes: int, quantity: int, cancelled: bool) -> Order:
         """The shop's order changes, and is the truth from now on."""
