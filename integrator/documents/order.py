@@ -119,6 +119,36 @@ class StatedTotals(Document):
     shipping: Money | None = None
 
 
+class RefundLine(Document):
+    """What of one order line was given back. `amount` is before added taxes, as the line's prices are.
+
+    `line_id` is the order line's external id, null when the shop does not say which line it was.
+    """
+
+    line_id: str | None = None
+    sku: str | None = None
+    title: str
+    quantity: Quantity
+    amount: Money
+    taxes: tuple[Tax, ...] = ()
+
+
+class Refund(Document):
+    """One refund, known by the shop's own id: goods, shipping and other amounts that were given back.
+
+    All amounts are positive when they go to the buyer. `fees` holds what is neither goods nor shipping, negative
+    when it was kept back. As on the order, taxes are added unless the order's prices include them.
+    """
+
+    external_id: str
+    created_at: AwareDatetime | None = None
+    lines: tuple[RefundLine, ...] = ()
+    shipping: tuple[ShippingLine, ...] = ()
+    fees: tuple[Fee, ...] = ()
+    total: Money
+    note: str | None = None
+
+
 class Order(Document):
     """One order of one shop, complete: the state the management system is brought to.
 
@@ -143,6 +173,7 @@ class Order(Document):
     note: str | None = None
     cancelled_at: AwareDatetime | None = None
     cancel_reason: str | None = None
+    refunds: tuple[Refund, ...] = ()
     stated: StatedTotals | None = None
 
     @property
