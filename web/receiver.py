@@ -19,7 +19,7 @@ from integrator.ledger.access import ShopRow
 from integrator.ledger.engine import UNREACHABLE
 from integrator.logs import describe, get_logger
 from integrator.secrets import SecretsError
-from integrator.shops.base import Unsigned
+from integrator.shops.base import Ping, Unsigned
 from web.batcher import Busy
 from web.metrics import UNKNOWN, Counters
 from web.problems import problem
@@ -75,7 +75,7 @@ class Receiver:
         return response
 
     def _admit(self, request: Request, webhook: Webhook) -> None:
-        """Size, key, signature, in this order. Raises Refused."""
+        """Size, key, signature (or a platform's unsigned ping), in this order. Raises Refused."""
         announced = request.content_length
         if announced is None:  # only reading tells how large it is
             self._read(request, webhook)
@@ -92,6 +92,8 @@ class Receiver:
             connector.verify(webhook.headers, webhook.body, webhook.shop.webhook_secrets)
         except Unsigned:
             raise Refused(401, "unsigned", "The signature is missing or wrong.") from None
+        except Ping:
+            webhook.ping = True
 
     def _read(self, request: Request, webhook: Webhook) -> None:
         """Read the raw body, whatever its encoding, without its time counting as ours. Raises Refused."""
@@ -126,9 +128,11 @@ class Receiver:
             raise Refused(503, "failed", _TRY_AGAIN, retry_after_seconds=BUSY_SECONDS) from None
 
     def _keep(self, webhook: Webhook) -> str:
-        """Keep a genuine webhook, or count that there is nothing to keep. The correlation id. Raises Refused."""
+        """Keep an admitted webhook, or count that there is nothing to keep. The correlation id. Raises Refused."""
         shop = webhook.shop
         assert shop is not None, "admitted"  # noqa: S101
+        if webhook.ping:
+            return self._count("ping", webhook)
         if not shop.active:
             return self._count("inactive", webhook)
         delivery = delivery_of(webhook, shop)

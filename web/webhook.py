@@ -35,7 +35,10 @@ READ_AGAIN = (
 
 @dataclass
 class Webhook:
-    """One request, and what is known of it so far. `deadline` is in seconds of `time.monotonic()`."""
+    """One request, and what is known of it so far. `deadline` is in seconds of `time.monotonic()`.
+
+    `ping`: it is unsigned, and the platform's question whether anybody is there.
+    """
 
     platform: str
     key: str = field(repr=False)
@@ -44,6 +47,7 @@ class Webhook:
     shop: ShopRow | None = None
     body: bytes = field(default=b"", repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    ping: bool = False
 
 
 def headers_of(environ: Mapping[str, Any]) -> dict[str, str]:

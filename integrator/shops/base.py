@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol
 
+from integrator import errors
 from integrator.documents import Order
 from integrator.http import Http
 
@@ -40,6 +41,19 @@ class Unsigned(Exception):
     """The signature is missing or wrong."""
 
 
+class Ping(Exception):
+    """The platform's own unsigned question whether anybody is there. It is answered 200, and nothing is kept."""
+
+
+class Deleted(errors.NotFound):
+    """The shop's API itself says that there is no such order: it was deleted.
+
+    Not for a 404 that may come from anything else: a wrong address, a proxy, a plugin that is switched off.
+    """
+
+    remedy = "Cancel the order in the management system by hand; to send it again, save it in the shop once more."
+
+
 @dataclass(frozen=True)
 class ShopAccess:
     """How to read from one shop: its configuration, decrypted secrets, and an HTTP client with a deadline."""
@@ -57,7 +71,7 @@ class Shop(Protocol):
     def verify(self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str]) -> None:
         """Check the signature over the raw bytes with every valid secret, in constant time.
 
-        Header names arrive in lower case. Raises Unsigned.
+        Header names arrive in lower case. Raises Unsigned, or Ping instead of it.
         """
         ...
 
@@ -76,7 +90,10 @@ class Shop(Protocol):
         ...
 
     def fetch_order(self, access: ShopAccess, external_id: str) -> Order:
-        """Read the order as it is now. Raises NotFound, Unauthorized, Throttled, Transient, Unmapped."""
+        """Read the order as it is now.
+
+        Raises Deleted, NotFound, Unauthorized, Throttled, Transient, Unmapped.
+        """
         ...
 
     def validate(self, config: Mapping[str, Any], secrets: Mapping[str, Any]) -> None:

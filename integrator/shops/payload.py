@@ -29,8 +29,26 @@ def parse(body: bytes) -> "Fields":
     Refused are NaN and Infinity, a key given twice, a byte order mark, and nesting beyond what the
     interpreter's stack takes. Raises Unmapped, never anything else.
     """
+    value = _load(body)
+    if not isinstance(value, dict):
+        raise Unmapped("the body is not a JSON object", subject="body")
+    return Fields(value)
+
+
+def parse_list(body: bytes, name: str) -> "tuple[Fields, ...]":
+    """Parse a body that must be a JSON list of objects, as strictly as `parse`. `name` is what it holds.
+
+    Raises Unmapped, never anything else.
+    """
+    value = _load(body)
+    if not isinstance(value, list):
+        raise Unmapped("the body is not a JSON list", subject="body")
+    return tuple(Fields({name: value}).objects(name))
+
+
+def _load(body: bytes) -> Any:
     try:
-        value = json.loads(
+        return json.loads(
             body.decode("utf-8"),
             parse_float=Decimal,
             parse_constant=_refuse_constant,
@@ -38,9 +56,6 @@ def parse(body: bytes) -> "Fields":
         )
     except (ValueError, ArithmeticError, RecursionError) as error:  # int() of many digits, Decimal("1e9…9")
         raise Unmapped(f"the body is not strict JSON ({type(error).__name__})", subject="body") from None
-    if not isinstance(value, dict):
-        raise Unmapped("the body is not a JSON object", subject="body")
-    return Fields(value)
 
 
 def plain_id(value: object) -> str | None:
