@@ -68,7 +68,8 @@ class Sender:
     """Sends the events of `lives` to one receiver, from `start` until all are acknowledged or `stop`.
 
     `before_send(event)` is called before each request, `on_attempt(attempt)` after it, both from the sending
-    threads; they must be quick and must not raise.
+    threads; they must be quick and must not raise. `request` writes what goes out; another platform's sender
+    has its own.
     """
 
     def __init__(
@@ -137,6 +138,10 @@ class Sender:
                 first_acknowledged=dict(now.first_acknowledged),
             )
 
+    def request(self, event: Event) -> tuple[dict[str, str], bytes]:
+        """Write one delivery's headers and body."""
+        return _headers(event, self._secret, self._domain), event.body
+
     def _planned(self, delivery: Delivery) -> float:
         rate = self.options.orders_per_second
         return self._started + (delivery.position / rate if rate else 0.0)
@@ -182,12 +187,12 @@ class Sender:
 
     def _send(self, connection: "_Connection", delivery: Delivery) -> Attempt:
         event, status, failure = delivery.event, None, None
-        headers = _headers(event, self._secret, self._domain)
+        headers, body = self.request(event)
         began = time.perf_counter()
         try:
             connection.open()
             began = time.perf_counter()
-            status = connection.post(headers, event.body)
+            status = connection.post(headers, body)
         except (OSError, http.client.HTTPException) as error:
             failure = type(error).__name__
             connection.close()

@@ -61,14 +61,21 @@ class ShopState:
 
 
 class ShopServer(ThreadingHTTPServer):
-    """Shopify's read API of one shop, on its own thread."""
+    """The read API of one shop, on its own thread: Shopify's, or another platform's by another handler."""
 
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, state: ShopState, access_token: str, host: str = "127.0.0.1", port: int = 0) -> None:
-        super().__init__((host, port), _Handler)
+    def __init__(
+        self,
+        state: ShopState,
+        access_token: str,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        handler: "type[ApiHandler] | None" = None,
+    ) -> None:
+        super().__init__((host, port), handler or ApiHandler)
         self.state = state
         self.access_token = access_token
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), name="shop-api", daemon=True)
@@ -89,8 +96,8 @@ class ShopServer(ThreadingHTTPServer):
         self.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    """One connection to the API."""
+class ApiHandler(BaseHTTPRequestHandler):
+    """One connection to the API. Another platform's overrides `respond`."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -99,21 +106,27 @@ class _Handler(BaseHTTPRequestHandler):
     server: socketserver.BaseServer
 
     def do_GET(self) -> None:
+        """Answer as planned, else as the platform does."""
         shop = cast("ShopServer", self.server)
         if planned := shop.state.planned():
-            self._answer(*planned)
-            return
+            self.answer(*planned)
+        else:
+            self.respond(shop)
+
+    def respond(self, shop: ShopServer) -> None:
+        """Answer as the platform does."""
         if self.headers.get("X-Shopify-Access-Token") != shop.access_token:
-            self._answer(401, b'{"errors":"[API] Invalid API key or access token"}')
+            self.answer(401, b'{"errors":"[API] Invalid API key or access token"}')
             return
         found = ORDER_PATH.fullmatch(self.path)
         body = shop.state.read(found[2]) if found else None
         if found is None or body is None:
-            self._answer(404, b'{"errors":"Not Found"}')
+            self.answer(404, b'{"errors":"Not Found"}')
             return
-        self._answer(200, b'{"order":' + body + b"}", {"X-Shopify-API-Version": found[1]})
+        self.answer(200, b'{"order":' + body + b"}", {"X-Shopify-API-Version": found[1]})
 
-    def _answer(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+    def answer(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        """Send one answer."""
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
