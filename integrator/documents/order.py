@@ -110,13 +110,15 @@ class Customer(Document):
 class StatedTotals(Document):
     """What the shop itself says the parts of the order come to, where it says so.
 
-    Nothing is computed from these: they let the sum check name the part that is off.
+    Nothing is computed from these: they let the sum check name the part that is off. `refunds` is what all refunds
+    together take off the order.
     """
 
     lines: Money | None = None
     discounts: Money | None = None
     taxes: Money | None = None
     shipping: Money | None = None
+    refunds: Money | None = None
 
 
 class RefundLine(Document):
@@ -136,8 +138,11 @@ class RefundLine(Document):
 class Refund(Document):
     """One refund, known by the shop's own id: goods, shipping and other amounts that were given back.
 
-    All amounts are positive when they go to the buyer. `fees` holds what is neither goods nor shipping, negative
-    when it was kept back. As on the order, taxes are added unless the order's prices include them.
+    `total` is what the order comes to less by it. `paid` is the money that went back so far, null when the shop
+    does not say: an edit that takes a line out of an unpaid order gives none, and money may go back in a refund of
+    its own, whose total is zero. All amounts are positive when they go to the buyer. `fees` holds what is neither
+    goods nor shipping, negative when it was kept back. As on the order, taxes are added unless the order's prices
+    include them.
     """
 
     external_id: str
@@ -146,7 +151,12 @@ class Refund(Document):
     shipping: tuple[ShippingLine, ...] = ()
     fees: tuple[Fee, ...] = ()
     total: Money
+    paid: Money | None = None
     note: str | None = None
+
+    def digest(self) -> str:
+        """Hex SHA-256 of what a credit can't follow any more once it is made: the total."""
+        return _digest({"total": self.total})
 
 
 class Order(Document):
@@ -187,9 +197,12 @@ class Order(Document):
         Left out are `updated_at` and `stated`. How a number or a time is written (1.5 or 1.50, in which zone)
         makes no difference either.
         """
-        content = {name: value for name, value in self if name not in {"updated_at", "stated"}}
-        text = json.dumps(content, default=_plain, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode("ascii")).hexdigest()
+        return _digest({name: value for name, value in self if name not in {"updated_at", "stated"}})
+
+
+def _digest(content: dict[str, Any]) -> str:
+    text = json.dumps(content, default=_plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def _plain(value: object) -> Any:

@@ -6,8 +6,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from integrator.documents import Fee, Line, Money, Order, PaymentState, ShippingLine, StatedTotals, Tax
-from integrator.documents.sums import breakdown, check
+from integrator.documents import (
+    Fee,
+    Line,
+    Money,
+    Order,
+    PaymentState,
+    Refund,
+    RefundLine,
+    ShippingLine,
+    StatedTotals,
+    Tax,
+)
+from integrator.documents.sums import breakdown, check, check_refunds, refund_breakdown
 from integrator.errors import TotalMismatch
 
 CENTS = st.integers(min_value=0, max_value=10**9).map(lambda cents: Decimal(cents).scaleb(-2))
@@ -194,3 +205,116 @@ def test_given_any_amounts_when_the_total_is_their_sum_then_it_adds_up_and_a_cen
     check(made)
     with pytest.raises(TotalMismatch, match=r"off by -0\.01"):
         check(made.model_copy(update={"total": eur(total + Decimal("0.01"))}))
+
+
+def back(amount: str, *taxes: str) -> RefundLine:
+    return RefundLine(
+        line_id="1",
+        title="Mug",
+        quantity=Decimal(1),
+        amount=eur(amount),
+        taxes=tuple(tax(one) for one in taxes),
+    )
+
+
+def refund(total: str, *lines: RefundLine, **parts: object) -> Refund:
+    return Refund(external_id="88", lines=lines, total=eur(total)).model_copy(update=parts)
+
+
+def kept(amount: str) -> tuple[Fee, ...]:
+    return (Fee(title="Kept", amount=eur(f"-{amount}")),)
+
+
+@pytest.mark.parametrize(
+    ("given_back", "included"),
+    [
+        pytest.param(refund("0"), False, id="nothing at all"),
+        pytest.param(refund("10", back("10")), False, id="a line"),
+        pytest.param(refund("12.1", back("10", "2.1")), False, id="a line and its tax"),
+        pytest.param(refund("12.3", back("10", "2.1", "0.2")), False, id="two taxes"),
+        pytest.param(refund("10", back("10", "1.74")), True, id="tax included"),
+        pytest.param(refund("4.84", shipping=SHIPPING), False, id="shipping"),
+        pytest.param(refund("4", shipping=SHIPPING), True, id="shipping with its tax"),
+        pytest.param(refund("3.63", fees=FEES), False, id="duties"),
+        pytest.param(refund("8", back("10"), fees=kept("2")), False, id="something was kept back"),
+        pytest.param(refund("5", fees=(Fee(title="Goodwill", amount=eur("5")),)), False, id="goodwill"),
+        pytest.param(refund("0", back("10"), fees=kept("10")), False, id="goods back, and no money"),
+        pytest.param(refund("20.57", back("10", "2.1"), shipping=SHIPPING, fees=FEES), False, id="all of it"),
+    ],
+)
+def test_given_a_refund_that_adds_up_when_checked_then_it_passes(given_back: Refund, included: bool) -> None:
+    made = order("0", taxes_included=included, refunds=(given_back,))
+    check_refunds(made, [given_back])
+    assert refund_breakdown(made, given_back).difference == 0
+
+
+@pytest.mark.parametrize(
+    ("total", "tolerance", "off"),
+    [
+        ("10.00", "0", None),
+        ("10.01", "0", "-0.01"),
+        ("9.99", "0", "0.01"),
+        ("10.01", "0.01", None),
+        ("9.98", "0.01", "0.02"),
+    ],
+)
+def test_given_a_tolerance_when_a_refund_is_checked_then_what_passes_it_is_named(
+    total: str, tolerance: str, off: str | None
+) -> None:
+    wrong = refund(total, back("10"))
+    for allowed in (Decimal(tolerance), eur(tolerance)):
+        if off is None:
+            check_refunds(order("10", line("1", "10")), [wrong], allowed)
+            continue
+        with pytest.raises(TotalMismatch, match=f"refund 88 does not add up.*off by {off}") as caught:
+            check_refunds(order("10", line("1", "10")), [wrong], allowed)
+        assert caught.value.subject == "refund"
+
+
+def test_given_more_refunded_than_the_order_came_to_when_checked_then_it_passes() -> None:
+    check_refunds(order("10", line("1", "10")), [refund("25", back("25"))])
+
+
+@pytest.mark.parametrize(
+    ("stated", "tolerance", "accepted"),
+    [
+        ("14", "0", True),
+        ("14.02", "0.01", True),
+        ("14.03", "0.01", False),
+        ("10", "0", False),
+        ("13.99", "0", False),
+    ],
+)
+def test_given_what_all_refunds_come_to_in_the_shop_when_checked_then_they_must(
+    stated: str, tolerance: str, accepted: bool
+) -> None:
+    refunds = (refund("10", back("10")), refund("4", back("4"), external_id="77"))
+    made = order("0", refunds=refunds, stated=StatedTotals(refunds=eur(stated)))
+    if accepted:
+        check_refunds(made, refunds[1:], Decimal(tolerance))
+    else:
+        with pytest.raises(TotalMismatch, match="88 10, 77 4") as caught:
+            check_refunds(made, refunds[1:], Decimal(tolerance))
+        assert caught.value.subject == "refunds"
+
+
+@pytest.mark.parametrize(
+    "mixed",
+    [
+        refund("0", total=eur("0", "USD")),
+        refund("0", back("0").model_copy(update={"amount": eur("0", "USD")})),
+        refund("0", back("0").model_copy(update={"taxes": (Tax(title="T", amount=eur("0", "USD")),)})),
+        refund("0", fees=(Fee(title="F", amount=eur("0", "USD")),)),
+        refund("0", shipping=(ShippingLine(title="S", price=eur("0"), discount=eur("0", "USD")),)),
+    ],
+)
+def test_given_a_refund_in_two_currencies_when_checked_then_it_is_off_whatever_the_amounts(mixed: Refund) -> None:
+    with pytest.raises(TotalMismatch, match="refund 88 is in EUR") as caught:
+        check_refunds(order("0"), [mixed])
+    assert caught.value.subject == "currency"
+
+
+def test_given_only_what_its_refunds_come_to_when_an_order_is_off_then_they_are_not_named() -> None:
+    with pytest.raises(TotalMismatch) as caught:
+        check(order("12", line("1", "10"), stated=StatedTotals(refunds=eur("4"))))
+    assert caught.value.subject == "total"
