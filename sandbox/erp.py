@@ -9,7 +9,7 @@ a token:
     GET    /_sandbox         settings in force; counts of requests, answers and faults
     POST   /_sandbox         change settings: the fields of `sandbox.erp_faults.Settings`
     DELETE /_sandbox         back to no faults and no counts; orders and keys stay
-    GET    /_sandbox/orders  orders as stored, a page at a time: ?after=<next>&limit=<1 to 5000>
+    GET    /_sandbox/orders  orders as stored, with all that was sent: ?after=<next>&limit=<1 to 5000>
 """
 
 import argparse
@@ -37,6 +37,7 @@ _ROUTES: tuple[tuple[str, str, RequestKind], ...] = (
     ("GET", r"/orders", "find"),
     ("GET", r"/orders/([^/]+)", "read"),
     ("PUT", r"/orders/([^/]+)", "update"),
+    ("POST", r"/orders/([^/]+)/credits", "credit"),
     ("POST", r"/orders/([^/]+)/cancel", "cancel"),
     ("GET", r"/health", "health"),
 )
@@ -94,7 +95,7 @@ class Handler(BaseHTTPRequestHandler):
             self._cut()
         self._authorize()
         self._fail_early(kind)
-        if kind in {"create", "update", "cancel"}:
+        if kind in {"create", "update", "credit", "cancel"}:
             status, content = self._effect(kind, order_id, path, body)
         else:
             time.sleep(faults.settings.latency_ms / 1000)

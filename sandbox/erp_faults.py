@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-RequestKind = Literal["create", "update", "cancel", "find", "read", "health"]
+RequestKind = Literal["create", "update", "credit", "cancel", "find", "read", "health"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 

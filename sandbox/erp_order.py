@@ -68,6 +68,17 @@ class Fee(_Part):
     taxes: list[Tax]
 
 
+class CreditLine(_Part):
+    """What of one line was given back."""
+
+    line_id: str | None
+    sku: str | None
+    title: str
+    quantity: Quantity
+    amount: Amount
+    taxes: list[Tax]
+
+
 class Content(_Part):
     """A whole order as a create or an update carries it."""
 
@@ -87,34 +98,31 @@ class Content(_Part):
     payment_state: str
     note: str | None
 
-    def taxes(self) -> Iterator[Tax]:
-        """Every tax of the order."""
+    def goods(self) -> Iterator[Decimal]:
+        """What each line comes to."""
         for line in self.lines:
-            yield from line.taxes
-        for shipping in self.shipping:
-            yield from shipping.taxes
-        for fee in self.fees:
-            yield from fee.taxes
+            yield Decimal(line.quantity) * Decimal(line.unit_price) - Decimal(line.discount)
 
-    def own_total(self) -> Decimal:
-        """What the parts add up to, rounded half up to as many decimals as `total` has."""
-        parts = [Decimal(line.quantity) * Decimal(line.unit_price) for line in self.lines]
-        parts += [-Decimal(line.discount) for line in self.lines]
-        parts += [Decimal(shipping.price) - Decimal(shipping.discount) for shipping in self.shipping]
-        parts += [Decimal(fee.amount) for fee in self.fees]
-        if not self.taxes_included:
-            parts += [Decimal(tax.amount) for tax in self.taxes()]
-        return sum(parts, Decimal(0)).quantize(Decimal(self.total), rounding=ROUND_HALF_UP)
 
-    def check_total(self) -> None:
-        """Raises Refusal(422, total_mismatch) that names the own total."""
-        with localcontext(prec=100):  # exact for every amount that the contract allows
-            own = self.own_total()
-        if own != Decimal(self.total):
-            text = f"{own:f}"
-            raise Refusal(
-                422, "total_mismatch", total=text, currency=self.currency, detail=f"It adds up to {text}."
-            )
+class CreditContent(_Part):
+    """A whole credit."""
+
+    key: Key
+    reference: Annotated[str, Field(min_length=1, max_length=100)]
+    created_at: AwareDatetime | None
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")]
+    taxes_included: bool
+    lines: list[CreditLine]
+    shipping: list[Shipping]
+    fees: list[Fee]
+    total: Amount
+    paid: Amount | None
+    note: str | None
+
+    def goods(self) -> Iterator[Decimal]:
+        """What each line comes to."""
+        for line in self.lines:
+            yield Decimal(line.amount)
 
 
 class Cancellation(_Part):
@@ -125,12 +133,45 @@ class Cancellation(_Part):
     reason: str | None
 
 
-_Body = TypeVar("_Body", Content, Cancellation)
+_Body = TypeVar("_Body", Content, CreditContent, Cancellation)
+
+
+def taxes(content: Content | CreditContent) -> Iterator[Tax]:
+    """Every tax of an order or a credit."""
+    parts: tuple[Line | CreditLine | Shipping | Fee, ...] = (*content.lines, *content.shipping, *content.fees)
+    for part in parts:
+        yield from part.taxes
+
+
+def own_total(content: Content | CreditContent) -> Decimal:
+    """What the parts add up to, rounded half up to as many decimals as `total` has."""
+    parts = list(content.goods())
+    parts += [Decimal(shipping.price) - Decimal(shipping.discount) for shipping in content.shipping]
+    parts += [Decimal(fee.amount) for fee in content.fees]
+    if not content.taxes_included:
+        parts += [Decimal(tax.amount) for tax in taxes(content)]
+    return sum(parts, Decimal(0)).quantize(Decimal(content.total), rounding=ROUND_HALF_UP)
+
+
+def check_total(content: Content | CreditContent) -> None:
+    """Raises Refusal(422, total_mismatch) that names the own total."""
+    with localcontext(prec=100):  # exact for every amount that the contract allows
+        own = own_total(content)
+    if own != Decimal(content.total):
+        text = f"{own:f}"
+        raise Refusal(
+            422, "total_mismatch", total=text, currency=content.currency, detail=f"It adds up to {text}."
+        )
 
 
 def read_content(body: bytes, key: str) -> Content:
     """Read an order. Raises Refusal(422, invalid)."""
     return _checked(_parse(Content, body), key)
+
+
+def read_credit(body: bytes, key: str) -> CreditContent:
+    """Read a credit. Raises Refusal(422, invalid)."""
+    return _checked(_parse(CreditContent, body), key)
 
 
 def read_cancellation(body: bytes, key: str) -> Cancellation:

@@ -1,7 +1,7 @@
-"""What the sandbox management system keeps, in one SQLite file: orders, and the keys of accepted requests.
+"""What the sandbox management system keeps, in one SQLite file: orders, their credits, and keys of requests.
 
 A key, its answer and its effect are one transaction, so a process that is killed at any instant has kept all
-of them or none. Two orders with one reference are both stored: only keys keep them out.
+of them or none. Two orders or credits with one reference are both stored: only keys keep them out.
 """
 
 import json
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sandbox.erp_order import Content, Refusal
+from sandbox.erp_order import Content, CreditContent, Refusal
 
 _SCHEMA = """
 create table if not exists orders (
@@ -27,6 +27,13 @@ create table if not exists orders (
     created_at real not null
 );
 create index if not exists orders_reference on orders (reference);
+create table if not exists credits (
+    id integer primary key autoincrement,
+    order_id integer not null,
+    key text not null,
+    content text not null
+);
+create index if not exists credits_order on credits (order_id);
 create table if not exists keys (
     key text primary key,
     request text not null,
@@ -81,7 +88,7 @@ class Store:
             " values (?, 'open', ?, ?, ?, ?, ?) returning *",
             (*row, json.dumps([content.key]), time.time()),
         ).fetchone()
-        return _record(made)
+        return self._record(made)
 
     def replace(self, order_id: str, content: Content) -> Record:
         """Give an order new content. Inside `accept`. Raises Refusal(404) and Refusal(409, cancelled)."""
@@ -100,7 +107,24 @@ class Store:
                 row["id"],
             ),
         ).fetchone()
-        return _record(changed)
+        return self._record(changed)
+
+    def credit(self, order_id: str, content: CreditContent) -> Record:
+        """Credit an order, cancelled or not, whatever else carries the reference. Inside `accept`.
+
+        Raises Refusal(404), and Refusal(422, invalid) for another currency than the order's.
+        """
+        row = self._row(order_id)
+        if content.currency != row["currency"]:
+            raise Refusal(422, "invalid", detail="currency: not the order's")
+        self._db.execute(
+            "insert into credits (order_id, key, content) values (?, ?, ?)",
+            (row["id"], content.key, content.model_dump_json()),
+        )
+        changed = self._db.execute(
+            "update orders set applied_keys = ? where id = ? returning *", (_with_key(row, content.key), row["id"])
+        ).fetchone()
+        return self._record(changed)
 
     def cancel(self, order_id: str, key: str) -> Record:
         """Cancel an order, which may be cancelled already. Inside `accept`. Raises Refusal(404)."""
@@ -109,21 +133,21 @@ class Store:
             "update orders set state = 'cancelled', applied_keys = ? where id = ? returning *",
             (_with_key(row, key), row["id"]),
         ).fetchone()
-        return _record(changed)
+        return self._record(changed)
 
     def read(self, order_id: str) -> Record:
         """One order. Raises Refusal(404)."""
         with self._lock:
-            return _record(self._row(order_id))
+            return self._record(self._row(order_id))
 
     def find(self, reference: str) -> list[Record]:
         """Every order with the reference, oldest first."""
         with self._lock:
             rows = self._db.execute("select * from orders where reference = ? order by id", (reference,))
-            return [_record(row) for row in rows]
+            return [self._record(row) for row in rows]
 
     def page(self, after: int, limit: int) -> Record:
-        """Orders as stored, from the one after number `after`; `next` is the number to go on with, or null.
+        """Orders with all that was sent, from the one after number `after`; `next` goes on, or is null.
 
         `creates` counts all orders ever stored, `references` the different references among them.
         """
@@ -134,10 +158,15 @@ class Store:
             creates, references = self._db.execute(
                 "select count(*), count(distinct reference) from orders"
             ).fetchone()
-        orders = [
-            {**_record(row), "lines": json.loads(row["content"])["lines"], "created_at": row["created_at"]}
-            for row in rows[:limit]
-        ]
+            orders = [
+                {
+                    **json.loads(row["content"]),
+                    **self._record(row),
+                    "credits": self._credits(row),
+                    "created_at": row["created_at"],
+                }
+                for row in rows[:limit]
+            ]
         more = rows[limit - 1]["id"] if len(rows) > limit else None
         return {"orders": orders, "next": more, "creates": creates, "references": references}
 
@@ -149,6 +178,25 @@ class Store:
             raise Refusal(404, "not_found")
         found: sqlite3.Row = row
         return found
+
+    def _record(self, row: sqlite3.Row) -> Record:
+        return {
+            "id": _id(row["id"]),
+            "reference": row["reference"],
+            "state": row["state"],
+            "total": row["total"],
+            "currency": row["currency"],
+            "applied_keys": json.loads(row["applied_keys"]),
+            "credits": [
+                {"id": credit["id"], **{name: credit[name] for name in ("key", "reference", "total")}}
+                for credit in self._credits(row)
+            ],
+        }
+
+    def _credits(self, row: sqlite3.Row) -> list[Record]:
+        """The credits of an order with all that was sent, oldest first."""
+        rows = self._db.execute("select * from credits where order_id = ? order by id", (row["id"],))
+        return [{"id": f"CN{credit['id']:06d}", **json.loads(credit["content"])} for credit in rows]
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -169,14 +217,3 @@ def _id(number: int) -> str:
 def _with_key(row: sqlite3.Row, key: str) -> str:
     keys = json.loads(row["applied_keys"])
     return json.dumps([*keys, *({key} - set(keys))])
-
-
-def _record(row: sqlite3.Row) -> Record:
-    return {
-        "id": _id(row["id"]),
-        "reference": row["reference"],
-        "state": row["state"],
-        "total": row["total"],
-        "currency": row["currency"],
-        "applied_keys": json.loads(row["applied_keys"]),
-    }

@@ -7,7 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sandbox.erp_faults import Faults, RequestKind
-from sandbox.erp_order import Content, Refusal, read_cancellation, read_content
+from sandbox.erp_order import (
+    Content,
+    CreditContent,
+    Refusal,
+    check_total,
+    read_cancellation,
+    read_content,
+    read_credit,
+    taxes,
+)
 from sandbox.erp_store import Record, Store
 
 
@@ -43,8 +52,13 @@ class System:
         def effect() -> tuple[int, Record]:
             if kind == "cancel":
                 return 200, self.store.cancel(order_id, read_cancellation(body, key).key)
+            if kind == "credit":
+                credit = read_credit(body, key)
+                check_total(credit)
+                self._check_known(credit)
+                return 201, self.store.credit(order_id, credit)
             content = read_content(body, key)
-            content.check_total()
+            check_total(content)
             self._check_known(content)
             if kind == "create":
                 return 201, self.store.create(content)
@@ -53,14 +67,14 @@ class System:
         request = hashlib.sha256(f"{method} {path}\n".encode() + body).hexdigest()
         return self.store.accept(key, request, effect, remember=not self.faults.settings.forget_keys)
 
-    def _check_known(self, content: Content) -> None:
+    def _check_known(self, content: Content | CreditContent) -> None:
         """Raises Refusal(422) for a SKU, tax or payment state that the settings say is unknown."""
         settings = self.faults.settings
         for line in content.lines:
             if line.sku in settings.unknown_skus:
                 raise Refusal(422, "unknown_sku", sku=line.sku or "")
-        for tax in content.taxes():
+        for tax in taxes(content):
             if tax.title in settings.unknown_taxes:
                 raise Refusal(422, "unknown_tax", tax=tax.title)
-        if content.payment_state in settings.unknown_payments:
+        if isinstance(content, Content) and content.payment_state in settings.unknown_payments:
             raise Refusal(422, "unknown_payment", payment=content.payment_state)

@@ -3,7 +3,7 @@
 import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -13,9 +13,10 @@ from sqlalchemy import insert, select
 
 from integrator import errors
 from integrator.clock import EPOCH
-from integrator.documents import Line, Money, Order, PaymentState
+from integrator.documents import Fee, Line, Money, Order, PaymentState, Refund, RefundLine
 from integrator.erps.base import (
     Action,
+    Credit,
     Erp,
     ErpAccess,
     Found,
@@ -118,6 +119,21 @@ def order(
     )
 
 
+def refund(external_id: str = "88", *, amount: str = "4.00", minute: int = 1, **changes: Any) -> Refund:
+    """A refund of a part of the mug, paid back at once; it adds up."""
+    back = Money(amount=Decimal(amount), currency="EUR")
+    line = RefundLine(line_id="1", sku="MUG", title="Mug", quantity=Decimal(1), amount=back)
+    made = Refund(
+        external_id=external_id, created_at=T0 + timedelta(minutes=minute), lines=(line,), total=back, paid=back
+    )
+    return made.model_copy(update=changes)
+
+
+def kept_back(amount: str) -> tuple[Fee, ...]:
+    """A fee of a refund that takes so much off it."""
+    return (Fee(title="Restocking", amount=Money(amount=-Decimal(amount), currency="EUR")),)
+
+
 def delivery(world: World, document: Order, *, event: str | None = None, timed: bool = True) -> Delivery:
     """A webhook with this order as its body."""
     return Delivery(
@@ -155,6 +171,7 @@ class Record:
     body: dict[str, Any]
     keys: list[str]
     cancelled: bool = False
+    credits: list[Credit] = field(default_factory=list)
 
     @property
     def total(self) -> Money:
@@ -177,6 +194,7 @@ class MemoryErp:
     script: Callable[[str, Request | None], None] = lambda _when, _request: None
     lock: threading.Lock = field(default_factory=threading.Lock)
     wrong_total: Money | None = None
+    wrong_credit: Money | None = None
 
     def base_url(self, config: Any) -> str:
         return "http://memory.invalid"
@@ -195,6 +213,7 @@ class MemoryErp:
     def prepare(self, action: Action) -> Request:
         body: dict[str, Any] = {"kind": action.kind, "reference": action.reference, "remote_id": action.remote_id}
         body["order"] = action.order.model_dump(mode="json")
+        body["refund"] = action.refund.model_dump(mode="json") if action.refund else None
         return Request("POST", f"/{action.kind}", action.key, orjson.dumps(body))
 
     def send(self, access: ErpAccess, request: Request) -> Receipt:
@@ -210,8 +229,7 @@ class MemoryErp:
     def effect(self, request: Request) -> Receipt:
         """What the system does with a request, all or nothing."""
         if self.by_key and request.key in self.answers:
-            record = self.records[self.answers[request.key]]
-            return self._receipt(record)
+            return self._receipt(self.records[self.answers[request.key]], request)
         body = orjson.loads(request.body)
         if body["kind"] == StepKind.CREATE:
             remote_id = f"SO{len(self.records) + 1}"
@@ -223,13 +241,22 @@ class MemoryErp:
             record = self.records[remote_id]
             if body["kind"] == StepKind.CANCEL:
                 record.cancelled = True
+            elif body["kind"] == StepKind.CREDIT:
+                self._credit(record, request.key, Money.model_validate(body["refund"]["total"]))
             else:
                 record.body = body["order"]
             record.keys.append(request.key)
         self.answers[request.key] = remote_id
-        return self._receipt(self.records[remote_id])
+        return self._receipt(self.records[remote_id], request)
 
-    def _receipt(self, record: Record) -> Receipt:
+    def _credit(self, record: Record, key: str, total: Money) -> None:
+        made = 1 + sum(len(one.credits) for one in self.records.values())
+        record.credits.append(Credit(f"CN{made}", key, total))
+
+    def _receipt(self, record: Record, request: Request) -> Receipt:
+        for credit in reversed(record.credits):
+            if credit.key == request.key:
+                return Receipt(credit.credit_id, self.wrong_credit or credit.total)
         return Receipt(record.remote_id, self.wrong_total or record.total)
 
     def look_up(self, access: ErpAccess, reference: str) -> list[Found]:
@@ -239,7 +266,13 @@ class MemoryErp:
         with self.lock:
             self.calls.append(("look", reference))
             return [
-                Found(one.remote_id, frozenset(one.keys), one.cancelled, self.wrong_total or one.total)
+                Found(
+                    one.remote_id,
+                    frozenset(one.keys),
+                    one.cancelled,
+                    self.wrong_total or one.total,
+                    tuple(replace(credit, total=self.wrong_credit or credit.total) for credit in one.credits),
+                )
                 for one in self.records.values()
                 if one.reference == reference
             ]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol
 
-from integrator.documents import Money, Order
+from integrator.documents import Money, Order, Refund
 from integrator.http import Http
 
 
@@ -28,6 +28,7 @@ class StepKind(StrEnum):
 
     CREATE = "create"
     UPDATE = "update"
+    CREDIT = "credit"
     CANCEL = "cancel"
 
 
@@ -36,8 +37,8 @@ class Action:
     """One effect to prepare.
 
     `key` identifies the effect for ever: (tenant, erp, shop, document, step). `reference` is what the record
-    in the system carries and is looked up by, equal for all steps of one document. `remote_id` is null only
-    for a create.
+    in the system carries and is looked up by, equal for all steps of one document. `remote_id` is the order's in
+    the system, null only for a create. `refund` is what a credit gives back.
     """
 
     kind: StepKind
@@ -45,6 +46,7 @@ class Action:
     reference: str
     remote_id: str | None
     order: Order = field(repr=False)
+    refund: Refund | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -59,20 +61,36 @@ class Request:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What the system answered to an accepted request: its own id and its own total, when it tells one."""
+    """What the system answered to an accepted request: its own id and its own total, when it tells one.
+
+    Both are the order's, but for a credit: then they are the credit's.
+    """
 
     remote_id: str
     total: Money | None = None
 
 
 @dataclass(frozen=True)
+class Credit:
+    """A credit of a record: its own id, the key of the step that made it, and its total."""
+
+    credit_id: str
+    key: str
+    total: Money | None = None
+
+
+@dataclass(frozen=True)
 class Found:
-    """A record that carries the reference: its id, the keys of the steps it shows, and its total."""
+    """A record that carries the reference: its id, the keys of the steps it shows, its total and its credits.
+
+    Two credits with one key are the two that must not be.
+    """
 
     remote_id: str
     applied_keys: frozenset[str]
     cancelled: bool
     total: Money | None = None
+    credits: tuple[Credit, ...] = ()
 
 
 @dataclass(frozen=True)

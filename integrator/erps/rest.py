@@ -7,17 +7,16 @@ side from it. `ErpAccess.http` is made with the system's `url` as its base; `sen
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from integrator import errors
-from integrator.documents import Money
-from integrator.documents.money import Amount, Currency
 from integrator.erps.base import Action, ErpAccess, Found, Idempotency, Receipt, Request, StepKind
-from integrator.erps.rest_order import cancel_content, order_content, sendable
+from integrator.erps.rest_order import cancel_content, credit_content, order_content, sendable
+from integrator.erps.rest_record import AMOUNT, ID, Record, Records
 from integrator.http import Answer, raise_for_status
 
 SETTLE_SECONDS = 30.0
@@ -27,12 +26,10 @@ MAX_DEADLINE_SECONDS = 18.0
 MAX_SETTLE_SECONDS = 3_600.0
 
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
-_AMOUNT = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?")
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,99}")
 _UNMAPPED = {"unknown_sku": "sku", "unknown_tax": "tax", "unknown_payment": "payment"}
 _NAMED = {
     "code": re.compile(r"[a-z0-9_]{1,40}"),
-    "total": _AMOUNT,
+    "total": AMOUNT,
     "currency": re.compile(r"[A-Z]{3}"),
     **dict.fromkeys(_UNMAPPED.values(), re.compile(r".{1,100}")),
 }
@@ -73,6 +70,8 @@ class RestErp:
         path = f"/orders/{_known_id(action.remote_id)}"
         if action.kind is StepKind.UPDATE:
             return _request("PUT", path, action.key, order_content(action))
+        if action.kind is StepKind.CREDIT:
+            return _request("POST", f"{path}/credits", action.key, credit_content(action))
         return _request("POST", f"{path}/cancel", action.key, cancel_content(action))
 
     def send(self, access: ErpAccess, request: Request) -> Receipt:
@@ -83,10 +82,10 @@ class RestErp:
         headers = {**_authorization(access), "Idempotency-Key": request.key, "Content-Type": "application/json"}
         answer = access.http.request(request.method, request.path, headers=headers, body=request.body)
         _raise_for_answer(answer, asked=re.sub(r"(?<=/orders/)[^/]+", "{id}", f"{request.method} {request.path}"))
-        record = _read(_Record, answer)
-        if not _confirms(record, request):
+        receipt = _confirmed(_read(Record, answer), request)
+        if receipt is None:
             raise _not_of_the_contract(answer)
-        return Receipt(remote_id=record.id, total=record.money)
+        return receipt
 
     def look_up(self, access: ErpAccess, reference: str) -> list[Found]:
         """Every order that carries the reference, the cancelled ones too."""
@@ -95,13 +94,10 @@ class RestErp:
             "GET", "/orders", headers=_authorization(access), params={"reference": reference}
         )
         _raise_for_answer(answer, asked="GET /orders")
-        records = _read(_Records, answer).orders
+        records = _read(Records, answer).orders
         if any(record.reference != reference for record in records):
             raise _not_of_the_contract(answer)
-        return [
-            Found(record.id, frozenset(record.applied_keys), record.state == "cancelled", record.money)
-            for record in records
-        ]
+        return [record.found() for record in records]
 
     def validate(self, config: Mapping[str, Any], secrets: Mapping[str, Any]) -> None:
         """Check names and values. Raises ValueError with a sentence for people."""
@@ -123,38 +119,13 @@ def _request(method: str, path: str, key: str, content: Mapping[str, Any]) -> Re
 
 
 def _known_id(remote_id: str | None) -> str:
-    if remote_id is None or not _ID.fullmatch(remote_id):
-        raise ValueError("an update or a cancellation needs the id that the system gave")
+    if remote_id is None or not ID.fullmatch(remote_id):
+        raise ValueError("an update, a credit or a cancellation needs the id that the system gave")
     return remote_id
 
 
 def _authorization(access: ErpAccess) -> dict[str, str]:
     return {"Authorization": f"Bearer {access.secrets['token']}"}
-
-
-def _amount_text(value: Any) -> Any:
-    if not isinstance(value, str) or not _AMOUNT.fullmatch(value):
-        raise ValueError('an amount is a text like "49.90"')
-    return Decimal(value)
-
-
-class _Record(BaseModel):
-    """An order as the system answers it. Fields that the contract does not name are passed over."""
-
-    id: Annotated[str, Field(pattern=f"^{_ID.pattern}$")]
-    reference: str
-    state: Literal["open", "cancelled"]
-    currency: Currency
-    total: Annotated[Amount, BeforeValidator(_amount_text)]
-    applied_keys: list[str]
-
-    @property
-    def money(self) -> Money:
-        return Money(amount=self.total, currency=self.currency)
-
-
-class _Records(BaseModel):
-    orders: list[_Record]
 
 
 _Content = TypeVar("_Content", bound=BaseModel)
@@ -176,16 +147,19 @@ def _not_of_the_contract(answer: Answer) -> errors.Transient:
     )
 
 
-def _confirms(record: _Record, request: Request) -> bool:
-    """Whether the record answered is the one that the request was about, and shows the request's effect."""
+def _confirmed(record: Record, request: Request) -> Receipt | None:
+    """What the record says of the request's effect; None when it is another record, or does not show it."""
     wanted_id, *action = request.path.split("/")[2:] or [record.id]
-    reference = orjson.loads(request.body).get("reference", record.reference)
-    return (
-        request.key in record.applied_keys
-        and record.id == wanted_id
-        and record.reference == reference
-        and (not action or record.state == "cancelled")
-    )
+    reference = record.reference if action else orjson.loads(request.body)["reference"]
+    if request.key not in record.applied_keys or record.id != wanted_id or record.reference != reference:
+        return None
+    if action == ["credits"]:
+        # The newest is this request's: a system that forgets keys may hold an earlier one.
+        made = [credit for credit in record.credits if credit.key == request.key][-1:]
+        return Receipt(made[0].id, record.money(made[0].total)) if made else None
+    if action == ["cancel"] and record.state != "cancelled":
+        return None
+    return Receipt(record.id, record.money(record.total))
 
 
 def _raise_for_answer(answer: Answer, *, asked: str) -> None:

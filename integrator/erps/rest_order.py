@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from integrator import errors
-from integrator.documents import Address, Customer, Fee, Line, Money, Order, ShippingLine, Tax
+from integrator.documents import Address, Customer, Fee, Line, Money, Order, RefundLine, ShippingLine, Tax
 from integrator.erps.base import Action
 
 _UNSENDABLE = re.compile("[\x00\ud800-\udfff]")
@@ -31,6 +31,26 @@ def order_content(action: Action) -> dict[str, Any]:
         "total": _amount(order.total, order),
         "payment_state": order.payment_state.value,
         "note": order.note,
+    }
+
+
+def credit_content(action: Action) -> dict[str, Any]:
+    """What a credit carries: the refund, whole. Raises Unmapped for an amount in another currency."""
+    order, refund = action.order, action.refund
+    if refund is None:
+        raise ValueError("a credit is about a refund")
+    return {
+        "key": action.key,
+        "reference": refund.external_id,
+        "created_at": _time(refund.created_at),
+        "currency": order.currency,
+        "taxes_included": order.taxes_included,
+        "lines": [_refund_line(line, order) for line in refund.lines],
+        "shipping": [_shipping(shipping, order) for shipping in refund.shipping],
+        "fees": [_fee(fee, order) for fee in refund.fees],
+        "total": _amount(refund.total, order),
+        "paid": None if refund.paid is None else _amount(refund.paid, order),
+        "note": refund.note,
     }
 
 
@@ -60,6 +80,17 @@ def _line(line: Line, order: Order) -> dict[str, Any]:
         "quantity": format(line.quantity, "f"),
         "unit_price": _amount(line.unit_price, order),
         "discount": _amount(line.discount, order),
+        "taxes": _taxes(line.taxes, order),
+    }
+
+
+def _refund_line(line: RefundLine, order: Order) -> dict[str, Any]:
+    return {
+        "line_id": line.line_id,
+        "sku": line.sku,
+        "title": line.title,
+        "quantity": format(line.quantity, "f"),
+        "amount": _amount(line.amount, order),
         "taxes": _taxes(line.taxes, order),
     }
 

@@ -24,7 +24,7 @@ class Step:
     """One effect, as the ledger knows it.
 
     `settled` and `verify_due` are the database's answers, when the row was read, to: has `settle_seconds` passed
-    since the doubt began; is the last look at a create that followed a doubt due.
+    since the doubt began; is the last look at a create or credit that followed a doubt due.
     """
 
     step_id: int
@@ -159,14 +159,14 @@ def refuse(
     after_doubt: bool = False,
     verify_after: float | None = None,
 ) -> None:
-    """The effect did not happen; the next plan may intend it again, and remembers whether that was in doubt.
+    """The effect did not happen, or is gone; the next plan may intend it again, and remembers its doubts.
 
     With `verify_after` seconds, its reference is looked up once more then, should it not be intended again.
     """
     _hold(connection, sync_id, claim)
     doubts = steps.c.doubts + (1 if after_doubt else 0)
     verify_at = None if verify_after is None else after(verify_after)
-    refused = {"state": StepState.REFUSED, "doubts": doubts, "verify_at": verify_at}
+    refused = {"state": StepState.REFUSED, "doubts": doubts, "verify_at": verify_at, "applied_at": None}
     connection.execute(update(steps).where(steps.c.id == step_id).values(**refused))
 
 

@@ -4,12 +4,12 @@ from decimal import Decimal
 
 from integrator.documents import Order, sums
 from integrator.erps.base import Action, StepKind
-from integrator.errors import Bug, Conflict, NotFound, TotalMismatch, Transient, Unmapped
-from integrator.ledger.schema import StepState
+from integrator.errors import Bug, Conflict, Transient, Unmapped
 from integrator.ledger.steps import Step
 from integrator.logs import get_logger
 from integrator.sync import plan as planning
-from integrator.sync.plan import Applied, Fetch, Keep, Take
+from integrator.sync.agree import agree
+from integrator.sync.plan import CONTENTS, CREDIT, Applied, Fetch, Keep, Missing, Take
 from integrator.sync.run import Run
 from integrator.sync.settle import perform, reference, settle, verify
 from integrator.sync.sides import ErpSide, ShopSide
@@ -19,12 +19,20 @@ log = get_logger(__name__)
 UNREADABLE = "delivery:"
 """What the external id of a delivery begins with whose body had no readable id."""
 
+DONE = {
+    StepKind.CREATE: "created",
+    StepKind.UPDATE: "updated",
+    StepKind.CREDIT: "credited",
+    StepKind.CANCEL: "cancelled",
+}
+"""What is said of the steps of a run."""
+
 
 def converge(run: Run, shop: ShopSide, erp: ErpSide) -> None:
     """Run a claimed order sync to its end. Raises the taxonomy; what was applied until then stays applied.
 
     1. Settle what is in doubt. 2. Find the newest snapshot. 3. Plan. 4. Run the steps, asking the gate before
-    each. 5. See that the totals agree, and that a create which followed a doubt is alone. 6. Finish.
+    each. 5. See that the totals agree, and that a create or credit which followed a doubt is alone. 6. Finish.
     """
     if run.assignment.external_id.startswith(UNREADABLE):
         raise Unmapped("The delivery has no readable order id.", subject="unreadable body")
@@ -37,26 +45,40 @@ def converge(run: Run, shop: ShopSide, erp: ErpSide) -> None:
         return
     applied = planning.fold(done)
     missing = planning.plan(order, applied)
-    if StepKind.CREATE in missing or StepKind.UPDATE in missing:
-        sums.check(order, run.assignment.tolerance)
-    for kind in missing:
-        perform(run, erp, kind, _action(run, kind, order, planning.fold(run.steps(0)), done), order)
+    _check(order, missing, run.assignment.tolerance)
+    for step in missing:
+        perform(run, erp, _action(run, step, order, planning.fold(run.steps(0)), done))
     if left := planning.plan(order, planning.fold(run.steps(0))):
-        raise Bug(f"The steps {', '.join(left)} were run, but not applied.", subject="unapplied step")
-    if not order.cancelled:
-        _agree(run, erp, order)
+        raise Bug(
+            f"The steps {', '.join(step.kind for step in left)} were run, but not applied.",
+            subject="unapplied step",
+        )
+    agree(run, erp, order)
     verify(run, erp)
     run.finish(_reason(order, applied, missing), seen_updated_at=order.updated_at, seen_digest=order.digest())
 
 
-def _action(run: Run, kind: StepKind, order: Order, applied: Applied | None, done: list[Step]) -> Action:
-    """An effect and its key (S3): only an update's has a number, which no other update of the order has."""
+def _check(order: Order, missing: list[Missing], tolerance: Decimal) -> None:
+    """Everything that is about to be written must add up before any of it is. Raises TotalMismatch."""
+    if CONTENTS.intersection(step.kind for step in missing):
+        sums.check(order, tolerance)
+    if refunds := [step.refund for step in missing if step.refund]:
+        sums.check_refunds(order, refunds, tolerance)
+
+
+def _action(run: Run, step: Missing, order: Order, applied: Applied | None, done: list[Step]) -> Action:
+    """An effect and its key (S3).
+
+    An update's has a number, which no other update of the order has; a credit's has the refund's own id.
+    """
     about = run.assignment
-    name = kind.value
-    if kind is StepKind.UPDATE:
-        name = f"update/{1 + sum(step.kind is StepKind.UPDATE for step in done)}"
-    key = f"{about.tenant}/{about.erp}/{about.shop}/{about.kind}/{about.external_id}/{name}"
-    return Action(kind, key, reference(run), applied.remote_id if applied else None, order)
+    name = f"/{step.kind.value}"
+    if step.kind is StepKind.UPDATE:
+        name = f"/update/{1 + sum(one.kind is StepKind.UPDATE for one in done)}"
+    if step.refund:
+        name = f"{CREDIT}{step.refund.external_id}"
+    key = f"{about.tenant}/{about.erp}/{about.shop}/{about.kind}/{about.external_id}{name}"
+    return Action(step.kind, key, reference(run), applied.remote_id if applied else None, order, step.refund)
 
 
 def _newest(run: Run, shop: ShopSide, done: list[Step]) -> Order | None:
@@ -102,35 +124,7 @@ def _finish_unchanged(run: Run) -> None:
     run.finish("nothing newer", seen_updated_at=about.seen_updated_at, seen_digest=about.seen_digest)
 
 
-def _reason(order: Order, applied: Applied | None, missing: list[StepKind]) -> str:
+def _reason(order: Order, applied: Applied | None, missing: list[Missing]) -> str:
     if missing:
-        return " and ".join(f"{kind.value}d" if kind is not StepKind.CANCEL else "cancelled" for kind in missing)
+        return " and ".join(dict.fromkeys(DONE[step.kind] for step in missing))
     return "cancelled before it was created" if applied is None and order.cancelled else "unchanged"
-
-
-def _agree(run: Run, erp: ErpSide, order: Order) -> None:
-    """The management system's own total must be the shop's (DESIGN §6). Raises TotalMismatch, NotFound."""
-    contents = [
-        step
-        for step in run.steps(erp.settle_seconds)
-        if step.state is StepState.APPLIED and step.kind is not StepKind.CANCEL
-    ]
-    if not contents or contents[-1].remote_total is None:
-        return
-    theirs, remote_id = contents[-1].remote_total, contents[-1].remote_id
-    if _close(theirs.amount, theirs.currency, order, run.assignment.tolerance):
-        return
-    found = [one for one in erp.look_up(reference(run)) if one.remote_id == remote_id]
-    if not found:
-        raise NotFound(f"Order {remote_id} is not in the management system any more.", subject="order removed")
-    now = found[0].total or theirs
-    if not _close(now.amount, now.currency, order, run.assignment.tolerance):
-        raise TotalMismatch(
-            f"The management system's order {remote_id} comes to {now}, the shop's {order.external_id} to "
-            f"{order.total}: {abs(now.amount - order.total.amount):f} off.",
-            subject="the management system's total",
-        )
-
-
-def _close(amount: Decimal, currency: str, order: Order, tolerance: Decimal) -> bool:
-    return currency == order.total.currency and abs(amount - order.total.amount) <= tolerance

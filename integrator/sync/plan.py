@@ -1,58 +1,111 @@
 """The pure middle of order syncs: which snapshot counts, and which steps are missing."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from integrator.documents import Order
+from integrator.clock import EPOCH
+from integrator.documents import Order, Refund
 from integrator.erps.base import StepKind
 from integrator.errors import Conflict
 from integrator.ledger.deliveries import Candidate
 from integrator.ledger.schema import StepState
 from integrator.ledger.steps import Step
 
+CONTENTS = frozenset({StepKind.CREATE, StepKind.UPDATE})
+"""The steps that carry the whole order, and are answered with its total."""
+
+CREDIT = "/credit/"
+"""What stands before the refund's id in a credit's key (S3)."""
+
 
 @dataclass(frozen=True)
 class Applied:
-    """What the management system holds, folded from the steps that were applied to it."""
+    """What the management system holds, folded from the steps that were applied to it.
+
+    `credits` has the digest of each refund that was credited, by the refund's id.
+    """
 
     remote_id: str
     digest: str
     cancelled: bool
+    credits: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """One step that is missing; a credit's is about `refund`."""
+
+    kind: StepKind
+    refund: Refund | None = None
 
 
 def content_digest(order: Order) -> str:
-    """The digest of what a create or update carries: cancelling is a step of its own."""
-    return order.model_copy(update={"cancelled_at": None, "cancel_reason": None}).digest()
+    """The digest of what a create or update carries: cancelling and crediting are steps of their own."""
+    return order.model_copy(update={"cancelled_at": None, "cancel_reason": None, "refunds": ()}).digest()
+
+
+def refund_id(step: Step) -> str:
+    """Which refund a credit is about."""
+    return step.request.key.rpartition(CREDIT)[2]
 
 
 def fold(steps: Sequence[Step]) -> Applied | None:
     """The applied state that the steps add up to; None before the first create."""
     applied = [step for step in steps if step.state is StepState.APPLIED]
-    contents = [step for step in applied if step.kind is not StepKind.CANCEL]
+    contents = [step for step in applied if step.kind in CONTENTS]
     if not contents:
         return None
     cancelled = any(step.kind is StepKind.CANCEL for step in applied)
-    return Applied(contents[0].remote_id or "", contents[-1].digest, cancelled)
+    credited = {refund_id(step): step.digest for step in applied if step.kind is StepKind.CREDIT}
+    return Applied(contents[0].remote_id or "", contents[-1].digest, cancelled, credited)
 
 
-def plan(order: Order, applied: Applied | None) -> list[StepKind]:
+def plan(order: Order, applied: Applied | None) -> list[Missing]:
     """The steps that bring the management system from `applied` to `order`, in their order.
 
-    Raises Conflict for an order that is open in the shop but cancelled in the management system.
+    First the content, then one credit for each refund that has none, the oldest first, then the cancellation. What
+    was cancelled before it was ever created needs nothing, whatever was given back; what is cancelled there takes
+    credits, and no content. Raises Conflict for an order that is open in the shop but cancelled in the management
+    system, and for a credited refund that the shop has changed or taken back since.
     """
     if applied is None:
-        return [] if order.cancelled else [StepKind.CREATE]
-    if applied.cancelled:
-        if not order.cancelled:
+        return [] if order.cancelled else [Missing(StepKind.CREATE), *_credits(order, {})]
+    if applied.cancelled and not order.cancelled:
+        raise Conflict(
+            f"Order {order.external_id} is open in the shop, but was cancelled in the management system "
+            f"as {applied.remote_id}.",
+            subject="cancelled and open again",
+        )
+    changed = not applied.cancelled and content_digest(order) != applied.digest
+    return [
+        *([Missing(StepKind.UPDATE)] if changed else []),
+        *_credits(order, applied.credits),
+        *([Missing(StepKind.CANCEL)] if order.cancelled and not applied.cancelled else []),
+    ]
+
+
+def _credits(order: Order, credited: Mapping[str, str]) -> list[Missing]:
+    known_refunds = {refund.external_id: refund for refund in order.refunds}
+    for external_id, digest in credited.items():
+        refund = known_refunds.get(external_id)
+        if refund is None or refund.digest() != digest:
+            now = "is not in the shop any more" if refund is None else f"comes to {refund.total} in the shop now"
             raise Conflict(
-                f"Order {order.external_id} is open in the shop, but was cancelled in the management system "
-                f"as {applied.remote_id}.",
-                subject="cancelled and open again",
+                f"Refund {external_id} of order {order.external_id} {now}, but was credited before: correct the "
+                "credit in the management system.",
+                subject="a credited refund has changed",
             )
-        return []
-    changed = [StepKind.UPDATE] if content_digest(order) != applied.digest else []
-    return changed + ([StepKind.CANCEL] if order.cancelled else [])
+    return [
+        Missing(StepKind.CREDIT, refund)
+        for refund in sorted(known_refunds.values(), key=_age)
+        if refund.external_id not in credited
+    ]
+
+
+def _age(refund: Refund) -> tuple[bool, datetime]:
+    """Refunds without a time stand after the others, all in the shop's order."""
+    return refund.created_at is None, refund.created_at or EPOCH
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from integrator import gate
-from integrator.documents import Order
-from integrator.erps.base import Receipt, Request, StepKind
+from integrator.erps.base import Action, Receipt, Request
 from integrator.errors import GateShut, LeaseLost
 from integrator.lease import Lease
 from integrator.ledger import deliveries, steps, transitions
@@ -99,17 +98,17 @@ class Run:
         """The steps so far, oldest first."""
         return self.read(lambda connection: steps.load(connection, self.sync_id, settle_seconds))
 
-    def intend(self, kind: StepKind, request: Request, order: Order) -> int:
+    def intend(self, action: Action, request: Request) -> int:
         """Record a step before its call; its id (S1)."""
         return self.write(
             lambda connection: steps.intend(
                 connection,
                 self.sync_id,
                 self.claimed.claim,
-                kind,
+                action.kind,
                 request,
-                digest=content_digest(order),
-                snapshot_updated_at=order.updated_at,
+                digest=action.refund.digest() if action.refund else content_digest(action.order),
+                snapshot_updated_at=action.order.updated_at,
             )
         )
 

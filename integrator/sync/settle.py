@@ -1,8 +1,7 @@
 """One effect per step: performing it, and settling it when its outcome is in doubt (PROTOCOL S1-S5)."""
 
 from integrator import errors, failpoints
-from integrator.documents import Order
-from integrator.erps.base import Action, Found, Receipt, StepKind
+from integrator.erps.base import Action, Credit, Found, Receipt, StepKind
 from integrator.errors import Conflict, IntegratorError, Settling, Transient
 from integrator.ledger.schema import StepState
 from integrator.ledger.steps import Step
@@ -17,20 +16,23 @@ UNSETTLED = (StepState.INTENDED, StepState.IN_DOUBT)
 DECIDED = (errors.Rejected, errors.Unmapped, errors.TotalMismatch, errors.NotFound, errors.Conflict)
 """Answers by which a system that remembers keys says that the request never had its effect, nor will."""
 
+MADE = frozenset({StepKind.CREATE, StepKind.CREDIT})
+"""Steps that make a thing: done twice there are two of it, so after a doubt they need a last look (S2)."""
 
-def perform(run: Run, erp: ErpSide, kind: StepKind, action: Action, order: Order) -> None:
+
+def perform(run: Run, erp: ErpSide, action: Action) -> None:
     """Have one effect, recorded before and after it; it has happened when this returns.
 
     Raises GateShut before it; the taxonomy after it, when it did not happen or is in doubt.
     """
     run.ask_gate()
-    step_id = run.intend(kind, erp.prepare(action), order)
+    step_id = run.intend(action, erp.prepare(action))
     step = _step(run, erp, step_id)
     try:
         receipt = _send(run, erp, step)
     except Transient as error:
         if not error.in_doubt:
-            run.refuse(step_id)
+            _refused(run, erp, step)
             raise
         run.doubt(step_id)
         if not erp.looks_up:
@@ -41,7 +43,7 @@ def perform(run: Run, erp: ErpSide, kind: StepKind, action: Action, order: Order
         run.doubt(step_id)
         raise
     except IntegratorError:
-        run.refuse(step_id)
+        _refused(run, erp, step)
         raise
     _applied(run, erp, step, receipt)
 
@@ -66,9 +68,17 @@ def _send(run: Run, erp: ErpSide, step: Step) -> Receipt:
 
 
 def _applied(run: Run, erp: ErpSide, step: Step, receipt: Receipt) -> None:
-    """Record it. A create that followed a doubt on a system without keys is looked up once more later (S2)."""
-    followed_doubt = step.kind is StepKind.CREATE and step.doubts > 0 and erp.looks_up
-    run.apply(step.step_id, receipt, verify_after=erp.settle_seconds if followed_doubt else None)
+    run.apply(step.step_id, receipt, verify_after=_last_look_after(erp, step))
+
+
+def _refused(run: Run, erp: ErpSide, step: Step) -> None:
+    run.refuse(step.step_id, verify_after=_last_look_after(erp, step))
+
+
+def _last_look_after(erp: ErpSide, step: Step) -> float | None:
+    """What is made, or refused, after a doubt on a system without keys is looked up once more later (S2)."""
+    followed_doubt = step.kind in MADE and step.doubts > 0 and erp.looks_up
+    return erp.settle_seconds if followed_doubt else None
 
 
 def settle(run: Run, erp: ErpSide) -> None:
@@ -82,8 +92,8 @@ def settle(run: Run, erp: ErpSide) -> None:
         elif not _found(run, erp, step):
             if not step.settled:
                 raise _settling(step)
-            # Not found by the second look. A create that was stopped on its way may still come: a last one shows.
-            again = erp.settle_seconds if step.kind is StepKind.CREATE else None
+            # Not found by the second look. What was stopped on its way may still come: a last one shows.
+            again = erp.settle_seconds if step.kind in MADE else None
             run.refuse(step.step_id, after_doubt=True, verify_after=again)
 
 
@@ -124,23 +134,42 @@ def _settling(step: Step) -> Settling:
 def _found(run: Run, erp: ErpSide, step: Step) -> bool:
     """Look the effect up by its reference, and record it when it is there. Raises Conflict."""
     found = _look(run, erp)
-    shown = next((one for one in found if _shows(one, step)), None)
     if step.kind is StepKind.CREATE and len(found) > 1:
         raise two_records(run, found)
-    if shown is not None:
-        # A create sent more than once may have been done twice: it needs the last look, however it was found.
-        again = erp.settle_seconds if step.kind is StepKind.CREATE and step.sends > 1 else None
-        run.apply(step.step_id, Receipt(shown.remote_id, shown.total), verify_after=again)
+    receipt = _shown(run, found, step)
+    if receipt is not None:
+        # What was sent more than once may have been done twice: it needs the last look, however it was found.
+        again = erp.settle_seconds if step.kind in MADE and step.sends > 1 else None
+        run.apply(step.step_id, receipt, verify_after=again)
     elif step.kind is StepKind.CREATE and found:
         raise Conflict(
             f"Record {found[0].remote_id} carries the reference {reference(run)}, but was not made by us.",
             subject="a reference that we did not make",
         )
-    return shown is not None
+    return receipt is not None
 
 
-def _shows(found: Found, step: Step) -> bool:
-    return step.request.key in found.applied_keys or (step.kind is StepKind.CANCEL and found.cancelled)
+def _shown(run: Run, found: list[Found], step: Step) -> Receipt | None:
+    """What the records say of a step's effect; None when they don't show it. Raises Conflict for two credits."""
+    if step.kind is StepKind.CREDIT:
+        credit = _one_credit(run, found, step)
+        return Receipt(credit.credit_id, credit.total) if credit else None
+    for one in found:
+        if step.request.key in one.applied_keys or (step.kind is StepKind.CANCEL and one.cancelled):
+            return Receipt(one.remote_id, one.total)
+    return None
+
+
+def _one_credit(run: Run, found: list[Found], step: Step) -> Credit | None:
+    made = [credit for one in found for credit in one.credits if credit.key == step.request.key]
+    if len(made) > 1:
+        names = " and ".join(sorted(credit.credit_id for credit in made))
+        raise Conflict(
+            f"The management system holds the credits {names} for one refund of {reference(run)}: keep one and "
+            "remove the other.",
+            subject="two credits for one refund",
+        )
+    return made[0] if made else None
 
 
 def _look(run: Run, erp: ErpSide) -> list[Found]:
@@ -154,10 +183,10 @@ def _look(run: Run, erp: ErpSide) -> list[Found]:
 
 
 def verify(run: Run, erp: ErpSide) -> None:
-    """The last look at creates that followed a doubt, or were given up after one.
+    """The last look at what was made after a doubt, or was given up after one.
 
     Raises Settling until it is due, and when it found what had been given up: the plan is made anew then.
-    Conflict for two records, NotFound for none where there was one.
+    Conflict for two records or two credits of one refund, NotFound for none where there was one.
     """
     for step in run.steps(erp.settle_seconds):
         if step.verify_at is None:
@@ -171,26 +200,49 @@ def verify(run: Run, erp: ErpSide) -> None:
         found = _look(run, erp)
         if len(found) > 1:
             raise two_records(run, found)
-        _take_last_look(run, step, found)
+        _take_last_look(run, erp, step, found)
 
 
-def _take_last_look(run: Run, step: Step, found: list[Found]) -> None:
+def _take_last_look(run: Run, erp: ErpSide, step: Step, found: list[Found]) -> None:
     given_up = step.state is StepState.REFUSED
-    if not found:
+    there = _made(run, found, step)
+    if there is None:
         run.verified(step.step_id)
         if not given_up:
+            what = "Credit" if step.kind is StepKind.CREDIT else "Record"
             raise errors.NotFound(
-                f"Record {step.remote_id} of {reference(run)} is not in the management system any more.",
-                subject="order removed",
+                f"{what} {step.remote_id} of {reference(run)} is not in the management system any more.",
+                subject="credit removed" if step.kind is StepKind.CREDIT else "order removed",
             )
-    elif found[0].remote_id == step.remote_id:
+    elif there.remote_id == step.remote_id:
         run.verified(step.step_id)
     else:
-        # A person kept the other of two, or what had been given up came late after all: that is the record now.
-        run.apply(step.step_id, Receipt(found[0].remote_id, found[0].total))
-        if given_up:
+        # A person kept the other of two, or what had been given up came late after all: that is the one now.
+        run.apply(step.step_id, there)
+        if _undo_elsewhere(run, erp, step, found) or given_up:
             at = step.verify_at or step.settles_at
-            raise Settling(f"{found[0].remote_id} came late for {reference(run)}.", not_before=at)
+            raise Settling(f"{there.remote_id} came late for {reference(run)}.", not_before=at)
+
+
+def _made(run: Run, found: list[Found], step: Step) -> Receipt | None:
+    """What a create or a credit made, as far as it is there. Raises Conflict for two credits."""
+    if step.kind is StepKind.CREDIT:
+        return _shown(run, found, step)
+    return Receipt(found[0].remote_id, found[0].total) if found else None
+
+
+def _undo_elsewhere(run: Run, erp: ErpSide, created: Step, found: list[Found]) -> bool:
+    """Another record is the order's now: what it does not show is missing again. Whether there is any."""
+    if created.kind is not StepKind.CREATE:
+        return False
+    gone = [
+        step
+        for step in run.steps(erp.settle_seconds)
+        if step.state is StepState.APPLIED and step.kind is not StepKind.CREATE and not _shown(run, found, step)
+    ]
+    for step in gone:
+        run.refuse(step.step_id)
+    return bool(gone)
 
 
 def two_records(run: Run, found: list[Found]) -> Conflict:

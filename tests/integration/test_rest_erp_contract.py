@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import pytest
 
 from integrator import errors
-from integrator.documents import Line, Money, Order, PaymentState, Tax
+from integrator.documents import Line, Money, Order, PaymentState, Refund, RefundLine, Tax
 from integrator.erps.base import Action, ErpAccess, Receipt, Request, StepKind
 from integrator.erps.rest import RestErp
 from integrator.http import Answer, Http
@@ -147,6 +147,17 @@ def step(kind: StepKind, reference: str, remote_id: str, content: Order) -> Requ
     return ERP.prepare(Action(kind, f"{reference}:{kind.value}", reference, remote_id, content))
 
 
+def refund(total: str = "4.00", external_id: str = "88") -> Refund:
+    back = eur("4.00")
+    line = RefundLine(line_id="1", sku="MUG-BLUE", title="Blue mug", quantity=Decimal(1), amount=back)
+    return Refund(external_id=external_id, lines=(line,), total=eur(total), paid=back)
+
+
+def credit(reference: str, remote_id: str, given_back: Refund) -> Request:
+    key = f"{reference}:credit:{given_back.external_id}"
+    return ERP.prepare(Action(StepKind.CREDIT, key, reference, remote_id, order(), given_back))
+
+
 def until(look: Callable[[], _Found]) -> _Found:
     """Look until it is true, or patience ends."""
     ends = time.monotonic() + PATIENCE_SECONDS
@@ -229,6 +240,61 @@ def test_given_a_cancelled_order_when_updated_then_conflict(sandbox: Sandbox, re
         ERP.send(sandbox.access(), step(StepKind.UPDATE, reference, made.remote_id, order()))
 
 
+def test_given_an_order_when_credited_open_and_cancelled_then_each_credit_shows_and_the_total_stays(
+    sandbox: Sandbox, reference: str
+) -> None:
+    access = sandbox.access()
+    made = ERP.send(access, create(reference))
+    first = ERP.send(access, credit(reference, made.remote_id, refund()))
+    ERP.send(access, step(StepKind.CANCEL, reference, made.remote_id, order()))
+    second = ERP.send(access, credit(reference, made.remote_id, refund(external_id="77")))
+    assert ERP.send(access, credit(reference, made.remote_id, refund())) == first
+    assert first.total == eur("4.00")
+    [found] = ERP.look_up(access, reference)
+    assert (found.total, found.cancelled) == (eur("20.00"), True)
+    assert [(one.credit_id, one.key, one.total) for one in found.credits] == [
+        (first.remote_id, f"{reference}:credit:88", eur("4.00")),
+        (second.remote_id, f"{reference}:credit:77", eur("4.00")),
+    ]
+    assert {f"{reference}:credit:88", f"{reference}:credit:77"} < found.applied_keys
+    [stored] = sandbox.stored(reference)
+    assert [(one["reference"], one["paid"], one["lines"][0]["amount"]) for one in stored["credits"]] == [
+        ("88", "4.00", "4.00"),
+        ("77", "4.00", "4.00"),
+    ]
+
+
+def test_given_a_credit_that_does_not_add_up_when_sent_then_refused_and_its_key_is_free(
+    sandbox: Sandbox, reference: str
+) -> None:
+    made = ERP.send(sandbox.access(), create(reference))
+    with pytest.raises(errors.TotalMismatch, match=r"the system's total is 4\.00 EUR"):
+        ERP.send(sandbox.access(), credit(reference, made.remote_id, refund("4.01")))
+    assert sandbox.stored(reference)[0]["credits"] == []
+    assert ERP.send(sandbox.access(), credit(reference, made.remote_id, refund())).total == eur("4.00")
+
+
+def test_given_a_system_that_forgets_keys_when_a_credit_is_sent_again_then_both_credits_are_visible(
+    sandbox: Sandbox, reference: str
+) -> None:
+    made = ERP.send(sandbox.access(), create(reference))
+    sandbox.control(forget_keys=True, drop_after_effect={"count": 1, "on": ["credit"]})
+    with pytest.raises(errors.Transient):
+        ERP.send(sandbox.access(), credit(reference, made.remote_id, refund()))
+    second = ERP.send(sandbox.access(), credit(reference, made.remote_id, refund()))
+    [found] = ERP.look_up(sandbox.access(), reference)
+    assert len({one.credit_id for one in found.credits}) == 2
+    assert found.credits[-1].credit_id == second.remote_id
+    assert [one["reference"] for one in sandbox.stored(reference)[0]["credits"]] == ["88", "88"]
+
+
+def test_given_a_credit_of_an_order_that_is_not_there_when_sent_then_not_found(
+    sandbox: Sandbox, reference: str
+) -> None:
+    with pytest.raises(errors.NotFound):
+        ERP.send(sandbox.access(), credit(reference, "SO999999", refund()))
+
+
 @pytest.mark.parametrize("kind", [StepKind.UPDATE, StepKind.CANCEL])
 def test_given_an_id_that_is_not_there_when_sent_then_not_found(
     sandbox: Sandbox, reference: str, kind: StepKind
@@ -259,6 +325,18 @@ def test_given_every_route_when_asked_then_its_answers_are_of_the_contract(
         "no token": (Http(sandbox.url).request("GET", "/health"), 401, "Problem"),
     }
     remote_id = answers["created"][0].json()["id"]
+    back, path = credit(reference, remote_id, refund()), f"/orders/{remote_id}/credits"
+    off = credit(reference, remote_id, refund("3.99", "77"))
+    dollars = back.body.replace(b'"EUR"', b'"USD"').replace(b":credit:88", b":credit:99")
+    answers |= {
+        "credited": (ask("POST", path, back.key, back.body), 201, "OrderResource"),
+        "credited again": (ask("POST", path, back.key, back.body), 201, "OrderResource"),
+        "credit reused": (ask("POST", path, made.key, back.body), 409, "Problem"),
+        "credit off": (ask("POST", path, off.key, off.body), 422, "Problem"),
+        "credit in dollars": (ask("POST", path, f"{reference}:credit:99", dollars), 422, "Problem"),
+        "credit of none": (ask("POST", "/orders/SO999999/credits", off.key + "2", off.body), 422, "Problem"),
+        "credits read": (ask("GET", path), 405, "Problem"),
+    }
     answers["read"] = (ask("GET", f"/orders/{remote_id}"), 200, "OrderResource")
     for name, (answer, status, schema) in answers.items():
         assert answer.status == status, name

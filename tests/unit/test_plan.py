@@ -5,45 +5,105 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from integrator.documents import Order, PaymentState
+from integrator.documents import Order, PaymentState, Refund
 from integrator.erps.base import Request, StepKind
 from integrator.errors import Conflict
 from integrator.ledger.deliveries import Candidate
 from integrator.ledger.schema import StepState
 from integrator.ledger.steps import Step
 from integrator.sync.plan import Applied, Fetch, Keep, Known, Take, choose, content_digest, fold, known, plan
-from tests.support import T0, moved, order
+from tests.support import T0, moved, order, refund
 
 OPEN, LATER, CANCELLED = order(), order(quantity=2, minute=1), order(cancelled=True, minute=2)
+VOIDED = moved(CANCELLED, payment_state=PaymentState.VOIDED)
+FIRST, SECOND = refund("88", minute=1), refund("77", minute=2, amount="3.00")
 
 
-def holding(document: Order, *, cancelled: bool = False) -> Applied:
-    return Applied("SO1", content_digest(document), cancelled)
+def given_back(document: Order, *refunds: Refund) -> Order:
+    return moved(document, refunds=refunds)
+
+
+def holding(document: Order, *credited: Refund, cancelled: bool = False) -> Applied:
+    digests = {one.external_id: one.digest() for one in credited}
+    return Applied("SO1", content_digest(document), cancelled, digests)
 
 
 @pytest.mark.parametrize(
     ("snapshot", "applied", "steps"),
     [
-        (OPEN, None, [StepKind.CREATE]),
+        (OPEN, None, ["create"]),
         (CANCELLED, None, []),
         (OPEN, holding(OPEN), []),
         (moved(OPEN, updated_at=T0 + timedelta(days=1)), holding(OPEN), []),
-        (LATER, holding(OPEN), [StepKind.UPDATE]),
-        (CANCELLED, holding(OPEN), [StepKind.CANCEL]),
-        (moved(CANCELLED, payment_state=PaymentState.VOIDED), holding(OPEN), [StepKind.UPDATE, StepKind.CANCEL]),
+        (LATER, holding(OPEN), ["update"]),
+        (CANCELLED, holding(OPEN), ["cancel"]),
+        (VOIDED, holding(OPEN), ["update", "cancel"]),
         (CANCELLED, holding(OPEN, cancelled=True), []),
         (moved(CANCELLED, note="late"), holding(OPEN, cancelled=True), []),
+        (given_back(OPEN, FIRST), None, ["create", "credit 88"]),
+        (given_back(OPEN, SECOND, FIRST), None, ["create", "credit 88", "credit 77"]),
+        (given_back(OPEN, FIRST), holding(OPEN), ["credit 88"]),
+        (given_back(OPEN, FIRST), holding(OPEN, FIRST), []),
+        (given_back(OPEN, FIRST, SECOND), holding(OPEN, FIRST), ["credit 77"]),
+        (given_back(OPEN, FIRST, SECOND), holding(OPEN, SECOND), ["credit 88"]),
+        (given_back(OPEN, FIRST, FIRST), holding(OPEN), ["credit 88"]),
+        (given_back(LATER, FIRST), holding(OPEN), ["update", "credit 88"]),
+        (
+            moved(OPEN, refunds=(FIRST,), payment_state=PaymentState.PARTIALLY_REFUNDED),
+            holding(OPEN),
+            ["update", "credit 88"],
+        ),
+        (given_back(CANCELLED, FIRST), None, []),
+        (given_back(CANCELLED, FIRST), holding(OPEN), ["credit 88", "cancel"]),
+        (given_back(VOIDED, SECOND, FIRST), holding(OPEN, FIRST), ["update", "credit 77", "cancel"]),
+        (given_back(CANCELLED, FIRST), holding(OPEN, cancelled=True), ["credit 88"]),
+        (given_back(VOIDED, FIRST, SECOND), holding(OPEN, FIRST, cancelled=True), ["credit 77"]),
+        (
+            given_back(OPEN, FIRST.model_copy(update={"created_at": None}), SECOND),
+            holding(OPEN),
+            ["credit 77", "credit 88"],
+        ),
+        (given_back(OPEN, FIRST.model_copy(update={"note": "broken"})), holding(OPEN, FIRST), []),
     ],
 )
 def test_given_a_snapshot_and_what_is_applied_when_planned_then_only_what_is_missing(
-    snapshot: Order, applied: Applied | None, steps: list[StepKind]
+    snapshot: Order, applied: Applied | None, steps: list[str]
 ) -> None:
-    assert plan(snapshot, applied) == steps
+    planned = plan(snapshot, applied)
+    assert [f"{step.kind} {step.refund.external_id}" if step.refund else step.kind for step in planned] == steps
+    assert all((step.kind is StepKind.CREDIT) is (step.refund is not None) for step in planned)
 
 
 def test_given_an_open_order_that_was_cancelled_there_when_planned_then_a_conflict_names_both() -> None:
     with pytest.raises(Conflict, match=r"1001 .* SO1"):
         plan(OPEN, holding(OPEN, cancelled=True))
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "says"),
+    [
+        (OPEN, "Refund 88 of order 1001 is not in the shop any more"),
+        (
+            given_back(OPEN, refund("88", amount="5.00")),
+            "Refund 88 of order 1001 comes to 5.00 EUR in the shop now",
+        ),
+        (given_back(CANCELLED, SECOND), "Refund 88 of order 1001 is not in the shop any more"),
+    ],
+    ids=["taken back", "changed", "another one"],
+)
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_given_a_credited_refund_that_the_shop_has_changed_when_planned_then_a_conflict_names_it(
+    snapshot: Order, says: str, cancelled: bool
+) -> None:
+    if cancelled and not snapshot.cancelled:
+        snapshot = moved(snapshot, cancelled_at=T0)
+    with pytest.raises(Conflict, match=says):
+        plan(snapshot, holding(OPEN, FIRST, cancelled=cancelled))
+
+
+def test_given_only_a_refund_when_digested_then_the_content_is_the_same_and_the_snapshot_is_not() -> None:
+    assert content_digest(given_back(OPEN, FIRST)) == content_digest(OPEN)
+    assert given_back(OPEN, FIRST).digest() != OPEN.digest()
 
 
 def step(kind: StepKind, number: int, state: StepState = StepState.APPLIED, **values: object) -> Step:
@@ -67,7 +127,14 @@ def step(kind: StepKind, number: int, state: StepState = StepState.APPLIED, **va
     return replace(made, **values)  # type: ignore[arg-type]
 
 
-CREATE, UPDATE, CANCEL = (step(kind, number) for number, kind in enumerate(StepKind, 1))
+CREATE, UPDATE, CANCEL = (
+    step(kind, number) for number, kind in enumerate((StepKind.CREATE, StepKind.UPDATE, StepKind.CANCEL), 1)
+)
+
+
+def credit(number: int, refund_id: str, state: StepState = StepState.APPLIED) -> Step:
+    request = Request("POST", "/", f"acme/erp/web/order/1001/credit/{refund_id}", b"")
+    return step(StepKind.CREDIT, number, state, request=request, remote_id=f"CN{number}")
 
 
 @pytest.mark.parametrize(
@@ -80,6 +147,14 @@ CREATE, UPDATE, CANCEL = (step(kind, number) for number, kind in enumerate(StepK
         ([CREATE, UPDATE], Applied("SO1", "d2", cancelled=False)),
         ([CREATE, step(StepKind.UPDATE, 2, StepState.IN_DOUBT)], Applied("SO1", "d1", cancelled=False)),
         ([CREATE, UPDATE, CANCEL], Applied("SO1", "d2", cancelled=True)),
+        ([CREATE, credit(4, "88")], Applied("SO1", "d1", cancelled=False, credits={"88": "d4"})),
+        ([CREATE, credit(4, "88", StepState.IN_DOUBT)], Applied("SO1", "d1", cancelled=False)),
+        ([CREATE, credit(4, "88", StepState.REFUSED)], Applied("SO1", "d1", cancelled=False)),
+        (
+            [CREATE, CANCEL, credit(4, "88"), credit(5, "77")],
+            Applied("SO1", "d1", cancelled=True, credits={"88": "d4", "77": "d5"}),
+        ),
+        ([credit(4, "88")], None),
     ],
 )
 def test_given_steps_when_folded_then_only_applied_ones_count(steps: list[Step], applied: Applied | None) -> None:

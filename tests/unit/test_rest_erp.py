@@ -20,10 +20,12 @@ from integrator.documents import (
     Money,
     Order,
     PaymentState,
+    Refund,
+    RefundLine,
     ShippingLine,
     Tax,
 )
-from integrator.erps.base import Action, Erp, ErpAccess, Found, Idempotency, Receipt, Request, StepKind
+from integrator.erps.base import Action, Credit, Erp, ErpAccess, Found, Idempotency, Receipt, Request, StepKind
 from integrator.erps.rest import RestErp
 from integrator.http import Answer, Http
 from tests import openapi
@@ -78,7 +80,32 @@ def order(**changes: Any) -> Order:
 def action(
     kind: StepKind = StepKind.CREATE, key: str = KEY, remote_id: str | None = None, **changes: Any
 ) -> Action:
-    return Action(kind, key, "shop-1/1001", remote_id, order(**changes))
+    given_back = refund() if kind is StepKind.CREDIT else None
+    return Action(kind, key, "shop-1/1001", remote_id, order(**changes), given_back)
+
+
+def refund(**changes: Any) -> Refund:
+    full = Refund(
+        external_id="88",
+        created_at=datetime(2031, 5, 2, 19, tzinfo=timezone(timedelta(hours=2))),
+        lines=(
+            RefundLine(
+                line_id="1",
+                sku="MUG-BLUE",
+                title="Blue mug",
+                quantity=Decimal(1),
+                amount=eur("9.50"),
+                taxes=(Tax(title="VAT", rate=Decimal("0.20"), amount=eur("1.90")),),
+            ),
+            RefundLine(title="Something", quantity=Decimal(0), amount=eur("1E+1")),
+        ),
+        shipping=(ShippingLine(title="Parcel", price=eur("2.00"), discount=eur("0")),),
+        fees=(Fee(title="Restocking", amount=eur("-1.40")),),
+        total=eur("22.00"),
+        paid=eur("12.00"),
+        note="It broke.",
+    )
+    return full.model_copy(update=changes)
 
 
 # The contract itself
@@ -92,6 +119,8 @@ EXAMPLES = {
     "TwoMugs": "Order",
     "Created": "OrderResource",
     "FoundOne": "OrderList",
+    "BrokenMug": "Credit",
+    "Credited": "OrderResource",
     "CancelledByCustomer": "Cancellation",
     "Cancelled": "OrderResource",
 }
@@ -144,6 +173,60 @@ def test_given_an_update_when_prepared_then_the_whole_order_is_put_at_its_id() -
     request = ERP.prepare(action(StepKind.UPDATE, key="k:update:2", remote_id="SO000017"))
     assert (request.method, request.path, request.key) == ("PUT", "/orders/SO000017", "k:update:2")
     openapi.check(json.loads(request.body), "Order")
+
+
+def test_given_a_credit_when_prepared_then_the_refund_is_posted_whole() -> None:
+    request = ERP.prepare(action(StepKind.CREDIT, key="k:credit:88", remote_id="SO000017"))
+    assert (request.method, request.path, request.key) == ("POST", "/orders/SO000017/credits", "k:credit:88")
+    content = json.loads(request.body)
+    openapi.check(content, "Credit")
+    assert content == {
+        "key": "k:credit:88",
+        "reference": "88",
+        "created_at": "2031-05-02T17:00:00+00:00",
+        "currency": "EUR",
+        "taxes_included": False,
+        "lines": [
+            {
+                "line_id": "1",
+                "sku": "MUG-BLUE",
+                "title": "Blue mug",
+                "quantity": "1",
+                "amount": "9.50",
+                "taxes": [{"title": "VAT", "rate": "0.20", "amount": "1.90"}],
+            },
+            {"line_id": None, "sku": None, "title": "Something", "quantity": "0", "amount": "10", "taxes": []},
+        ],
+        "shipping": [{"title": "Parcel", "price": "2.00", "discount": "0", "taxes": []}],
+        "fees": [{"title": "Restocking", "amount": "-1.40", "taxes": []}],
+        "total": "22.00",
+        "paid": "12.00",
+        "note": "It broke.",
+    }
+
+
+@pytest.mark.parametrize("changes", [{"paid": None}, {"created_at": None, "note": None, "lines": ()}])
+def test_given_a_refund_that_says_little_when_prepared_then_it_is_of_the_contract(changes: dict[str, Any]) -> None:
+    made = Action(StepKind.CREDIT, "k:credit", "shop-1/1001", "SO1", order(), refund(**changes))
+    openapi.check(json.loads(ERP.prepare(made).body), "Credit")
+
+
+def test_given_a_refund_in_another_currency_when_prepared_then_unmapped() -> None:
+    made = Action(
+        StepKind.CREDIT,
+        "k:credit",
+        "shop-1/1001",
+        "SO1",
+        order(),
+        refund(paid=Money(amount=Decimal(1), currency="USD")),
+    )
+    with pytest.raises(errors.Unmapped, match="in USD, its order in EUR"):
+        ERP.prepare(made)
+
+
+def test_given_a_credit_without_its_refund_when_prepared_then_refused() -> None:
+    with pytest.raises(ValueError, match="about a refund"):
+        ERP.prepare(Action(StepKind.CREDIT, "k:credit", "shop-1/1001", "SO1", order()))
 
 
 def test_given_a_cancellation_when_prepared_then_time_and_reason_are_posted() -> None:
@@ -221,13 +304,18 @@ def answering(status: int, content: Any, headers: Mapping[str, str] | None = Non
 
 CREATE = ERP.prepare(action())
 UPDATE = ERP.prepare(action(StepKind.UPDATE, key="k:update", remote_id="SO1"))
+CREDIT = ERP.prepare(action(StepKind.CREDIT, key="k:credit", remote_id="SO1"))
 CANCEL = ERP.prepare(action(StepKind.CANCEL, key="k:cancel", remote_id="SO1"))
 
 
 def resource(**changes: Any) -> dict[str, Any]:
-    keys = [KEY, "k:update", "k:cancel"]
+    keys = [KEY, "k:update", "k:cancel", "k:credit"]
     fields = {"id": "SO1", "reference": "shop-1/1001", "state": "open", "total": "37.00", "currency": "EUR"}
-    return {**fields, "applied_keys": keys, "added later": 1, **changes}
+    return {**fields, "applied_keys": keys, "credits": [credit()], "added later": 1, **changes}
+
+
+def credit(number: int = 4, key: str = "k:credit", **changes: Any) -> dict[str, Any]:
+    return {"id": f"CN{number}", "key": key, "reference": "88", "total": "22.00", "added later": 1, **changes}
 
 
 @pytest.mark.parametrize("status", [200, 201])
@@ -268,6 +356,13 @@ def test_given_another_total_when_sent_then_it_is_returned_for_the_caller_to_com
         (CREATE, resource(reference="another")),
         (UPDATE, resource(id="SO2")),
         (UPDATE, resource(applied_keys=[KEY])),
+        (CREDIT, resource(credits=[])),
+        (CREDIT, resource(credits=[credit(key="k:other")])),
+        (CREDIT, resource(credits=[credit(total=22.00)])),
+        (CREDIT, resource(credits=[credit(id="..")])),
+        (CREDIT, resource(credits=None)),
+        (CREDIT, resource(id="SO2")),
+        (CREDIT, resource(applied_keys=[KEY])),
         (CANCEL, resource(state="open")),
         (CANCEL, resource(state="cancelled", id="SO2")),
     ],
@@ -279,6 +374,29 @@ def test_given_a_success_that_is_not_of_the_contract_when_sent_then_in_doubt(
     with pytest.raises(errors.Transient) as raised:
         ERP.send(access, request_)
     assert raised.value.in_doubt
+
+
+@pytest.mark.parametrize("state", ["open", "cancelled"])
+def test_given_the_order_with_the_credit_as_answer_when_sent_then_the_credits_own_id_and_total(state: str) -> None:
+    others = [
+        credit(3, key="k:other", total="1.00"),
+        credit(4, total="21.99"),
+        credit(5, key="k:more", total="2.00"),
+    ]
+    _, access = answering(201, resource(state=state, credits=others))
+    assert ERP.send(access, CREDIT) == Receipt("CN4", eur("21.99"))
+
+
+def test_given_a_system_that_made_a_second_credit_when_sent_then_the_newest_is_the_answers() -> None:
+    _, access = answering(201, resource(credits=[credit(4), credit(5)]))
+    assert ERP.send(access, CREDIT) == Receipt("CN5", eur("22.00"))
+
+
+def test_given_a_refused_credit_when_sent_then_the_error_groups_without_the_orders_id() -> None:
+    _, access = answering(422, problem("total_mismatch", total="21.99", currency="EUR"))
+    with pytest.raises(errors.TotalMismatch) as raised:
+        ERP.send(access, CREDIT)
+    assert raised.value.message == "POST /orders/{id}/credits: the system's total is 21.99 EUR"
 
 
 def test_given_a_cancelled_order_as_answer_when_a_cancellation_is_sent_then_accepted() -> None:
@@ -394,11 +512,23 @@ def test_given_a_refused_update_when_sent_then_the_error_groups_without_the_orde
 
 
 def test_given_two_orders_when_looked_up_then_both_are_found() -> None:
-    second = resource(id="SO2", state="cancelled", applied_keys=[])
+    second = resource(id="SO2", state="cancelled", applied_keys=[], credits=[credit(4), credit(5, total="1.00")])
     http, access = answering(200, {"orders": [resource(), second]})
     assert ERP.look_up(access, "shop-1/1001") == [
-        Found("SO1", frozenset({KEY, "k:update", "k:cancel"}), False, eur("37.00")),
-        Found("SO2", frozenset(), True, eur("37.00")),
+        Found(
+            "SO1",
+            frozenset({KEY, "k:update", "k:cancel", "k:credit"}),
+            False,
+            eur("37.00"),
+            (Credit("CN4", "k:credit", eur("22.00")),),
+        ),
+        Found(
+            "SO2",
+            frozenset(),
+            True,
+            eur("37.00"),
+            (Credit("CN4", "k:credit", eur("22.00")), Credit("CN5", "k:credit", eur("1.00"))),
+        ),
     ]
     assert http.asked == [
         (

@@ -1,0 +1,62 @@
+"""Whether the management system comes to the shop's totals (DESIGN §6): the order's, and each credit's."""
+
+from decimal import Decimal
+
+from integrator.documents import Money, Order
+from integrator.erps.base import Found, StepKind
+from integrator.errors import NotFound, TotalMismatch
+from integrator.ledger.schema import StepState
+from integrator.ledger.steps import Step
+from integrator.sync.plan import CONTENTS, refund_id
+from integrator.sync.run import Run
+from integrator.sync.settle import reference
+from integrator.sync.sides import ErpSide
+
+
+def agree(run: Run, erp: ErpSide, order: Order) -> None:
+    """See that the system's own totals are the shop's. Raises TotalMismatch, NotFound.
+
+    A cancelled order's own total is no matter any more; its credits' are.
+    """
+    applied = [step for step in run.steps(erp.settle_seconds) if step.state is StepState.APPLIED]
+    contents = [step for step in applied if step.kind in CONTENTS]
+    if contents and not order.cancelled:
+        _same(run, erp, contents[-1], order.total, f"the shop's {order.external_id}")
+    totals = {refund.external_id: refund.total for refund in order.refunds}
+    for step in applied:
+        if step.kind is StepKind.CREDIT:
+            _same(run, erp, step, totals[refund_id(step)], f"the shop's refund {refund_id(step)}")
+
+
+def _same(run: Run, erp: ErpSide, step: Step, total: Money, shops: str) -> None:
+    """Compare what the step was answered or, when that is off, what the system says now."""
+    tolerance = run.assignment.tolerance
+    if step.remote_total is None or _close(step.remote_total, total, tolerance):
+        return
+    now = _now(erp.look_up(reference(run)), step) or step.remote_total
+    if not _close(now, total, tolerance):
+        raise TotalMismatch(
+            f"The management system's {_what(step)} {step.remote_id} comes to {now}, {shops} to {total}: "
+            f"{abs(now.amount - total.amount):f} off.",
+            subject="the management system's total",
+        )
+
+
+def _now(found: list[Found], step: Step) -> Money | None:
+    there = {one.remote_id: one.total for one in found}
+    if step.kind is StepKind.CREDIT:
+        there = {credit.credit_id: credit.total for one in found for credit in one.credits}
+    if step.remote_id not in there:
+        raise NotFound(
+            f"{_what(step).capitalize()} {step.remote_id} is not in the management system any more.",
+            subject=f"{_what(step)} removed",
+        )
+    return there[step.remote_id]
+
+
+def _what(step: Step) -> str:
+    return "credit" if step.kind is StepKind.CREDIT else "order"
+
+
+def _close(one: Money, other: Money, tolerance: Decimal) -> bool:
+    return one.currency == other.currency and abs(one.amount - other.amount) <= tolerance
