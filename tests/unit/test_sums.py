@@ -301,7 +301,7 @@ def test_given_what_all_refunds_come_to_in_the_shop_when_checked_then_they_must(
 @pytest.mark.parametrize(
     "mixed",
     [
-        refund("0", total=eur("0", "USD")),
+        refund("0").model_copy(update={"total": eur("0", "USD")}),
         refund("0", back("0").model_copy(update={"amount": eur("0", "USD")})),
         refund("0", back("0").model_copy(update={"taxes": (Tax(title="T", amount=eur("0", "USD")),)})),
         refund("0", fees=(Fee(title="F", amount=eur("0", "USD")),)),
