@@ -87,7 +87,7 @@ class Demo:
         )
         began = time.monotonic()
         for tenant in self.tenants:
-            tenant.prepare(self.system.webhook_url("shopify", tenant.key), options)
+            tenant.prepare(self.system.webhook_url(tenant.shop.platform, tenant.key), options)
         finished = self._send(ledger, began)
         report, compared = self._compare(ledger, time.monotonic() - began)
         self._tell(ledger, report, compared, finished=finished)

@@ -12,6 +12,7 @@ from sandbox.demo_report import Outcome, StoredOrder
 from sandbox.shop import SendOptions, ShopSimulation
 from sandbox.shop_orders import Life
 from sandbox.shop_sender import Progress, Sender
+from sandbox.woo import WooSimulation
 
 SHOP = "shop"
 """The slug of each tenant's shop, and so what stands before the order's number in a reference."""
@@ -21,6 +22,12 @@ WINDOW = 16
 
 PAGE = 1_000
 """Orders that are read from a management system at once."""
+
+SHOPS: dict[str, tuple[type[ShopSimulation], str]] = {
+    ShopSimulation.platform: (ShopSimulation, "{slug}.myshopify.com"),
+    WooSimulation.platform: (WooSimulation, "{slug}.example"),
+}
+"""The shops that the sandbox plays, by platform, and the domains that they have."""
 
 
 @dataclass
@@ -34,9 +41,10 @@ class DemoTenant:
     senders: list[Sender] = field(default_factory=list)
 
     @classmethod
-    def make(cls, slug: str, orders: int, seed: int) -> "DemoTenant":
-        """Make a tenant whose shop will tell of so many orders."""
-        shop = ShopSimulation(orders, seed=seed, secret=secrets.token_hex(16), domain=f"{slug}.myshopify.com")
+    def make(cls, slug: str, orders: int, seed: int, platform: str = "shopify") -> "DemoTenant":
+        """Make a tenant whose shop, on this platform, will tell of so many orders."""
+        kind, domain = SHOPS[platform]
+        shop = kind(orders, seed=seed, secret=secrets.token_hex(16), domain=domain.format(slug=slug))
         return cls(slug, shop, shop.lives)
 
     def document(self, erp_url: str) -> dict[str, Any]:
@@ -51,13 +59,14 @@ class DemoTenant:
         }
         shop = {
             "slug": SHOP,
-            "platform": "shopify",
+            "platform": self.shop.platform,
             "erp": "erp",
             "key": {"env": f"{name}_SHOP_KEY"},
             "config": self.shop.config,
             "secrets": {
-                "webhook": [{"env": f"{name}_WEBHOOK_SECRET"}],
-                "access_token": {"env": f"{name}_ACCESS_TOKEN"},
+                part: [{"env": one} for one in names] if isinstance(value, list) else {"env": names[0]}
+                for part, value in self.shop.secrets.items()
+                if (names := list(self._named(part)))
             },
         }
         return {"slug": self.slug, "name": self.slug.capitalize(), "erps": [erp], "shops": [shop]}
@@ -65,12 +74,14 @@ class DemoTenant:
     def secrets(self) -> dict[str, str]:
         """What the document refers to."""
         name = self.slug.upper()
-        return {
-            f"{name}_ERP_TOKEN": "sandbox-erp-token",
-            f"{name}_SHOP_KEY": self.key,
-            f"{name}_WEBHOOK_SECRET": self.shop.secret,
-            f"{name}_ACCESS_TOKEN": self.shop.access_token,
-        }
+        named = {one: value for part in self.shop.secrets for one, value in self._named(part).items()}
+        return {f"{name}_ERP_TOKEN": "sandbox-erp-token", f"{name}_SHOP_KEY": self.key, **named}
+
+    def _named(self, part: str) -> dict[str, str]:
+        """The shop's secrets of one kind, by the names that the document has for them."""
+        value = self.shop.secrets[part]
+        values = value if isinstance(value, list) else [value]
+        return {f"{self.slug}_{part}_{n}".upper(): secret for n, secret in enumerate(values)}
 
     def prepare(self, receiver_url: str, options: SendOptions) -> None:
         """Plan what is sent where.
@@ -83,19 +94,9 @@ class DemoTenant:
         rest = [replace(life, events=life.events[-1:]) for life in cancelled]
         quickly = replace(options, orders_per_second=None)
         self.senders = [
-            self._sender(receiver_url, most, options),
-            self._sender(receiver_url, rest, quickly),
+            self.shop.sender(receiver_url, most, options),
+            self.shop.sender(receiver_url, rest, quickly),
         ]
-
-    def _sender(self, receiver_url: str, lives: Sequence[Life], options: SendOptions) -> Sender:
-        return Sender(
-            receiver_url,
-            lives,
-            secret=self.shop.secret,
-            domain=self.shop.domain,
-            options=options,
-            before_send=self.shop.state.advance,
-        )
 
     def stop(self) -> None:
         """Send nothing more."""

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from integrator.documents import Order
 from integrator.shops.shopify import Shopify
@@ -37,6 +37,8 @@ class ShopSimulation:
 
     Use it as a context manager, or `start` and `close` it.
     """
+
+    platform: ClassVar[str] = "shopify"
 
     def __init__(
         self,
@@ -80,6 +82,24 @@ class ShopSimulation:
         mapped = {end.external_id: Shopify().map(end.topic, end.body) for end in ends}
         return {external_id: order for external_id, order in mapped.items() if order is not None}
 
+    def sender(
+        self,
+        receiver_url: str,
+        lives: Sequence[Life],
+        options: SendOptions | None = None,
+        on_attempt: Callable[[Attempt], None] | None = None,
+    ) -> Sender:
+        """Make a sender of the webhooks of some lives, which is not started yet."""
+        return Sender(
+            receiver_url,
+            lives,
+            secret=self.secret,
+            domain=self.domain,
+            options=options,
+            before_send=self.state.advance,
+            on_attempt=on_attempt,
+        )
+
     def send(
         self,
         receiver_url: str,
@@ -89,15 +109,7 @@ class ShopSimulation:
         on_attempt: Callable[[Attempt], None] | None = None,
     ) -> Sender:
         """Begin to send the webhooks of all lives, or of some of `lives`. Returns the started sender."""
-        sender = Sender(
-            receiver_url,
-            self.lives if only is None else only,
-            secret=self.secret,
-            domain=self.domain,
-            options=options,
-            before_send=self.state.advance,
-            on_attempt=on_attempt,
-        )
+        sender = self.sender(receiver_url, self.lives if only is None else only, options, on_attempt)
         self._senders.append(sender)
         return sender.start()
 

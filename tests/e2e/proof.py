@@ -175,7 +175,7 @@ class Proof:
         senders = []
         for tenant in self.tenants:
             lives = tenant.lives[number * BATCH : (number + 1) * BATCH]
-            url = self.system.webhook_url("shopify", tenant.key)
+            url = self.system.webhook_url(tenant.shop.platform, tenant.key)
             senders.append(tenant.shop.send(url, options, only=lives))
         for sender in senders:
             assert sender.wait(180), f"not every webhook was acknowledged: {sender.progress()}"
