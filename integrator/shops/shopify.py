@@ -31,7 +31,10 @@ ORDER_TOPICS = frozenset(
         "orders/partially_fulfilled",
     }
 )
-"""The topics whose body is the whole order, unwrapped. (`orders/edited` carries only what was edited.)"""
+"""The topics whose body is the whole order, unwrapped."""
+
+CHANGE_TOPICS = {"refunds/create": (), "orders/edited": ("order_edit",)}
+"""The topics whose body is only a change, and where in it the order's id, `order_id`, stands."""
 
 DOMAIN = re.compile(r"[a-z0-9][a-z0-9-]*\.myshopify\.com", re.ASCII)
 SHORT_TOKEN = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
@@ -68,23 +71,27 @@ class Shopify:
         """Say which order the delivery is about; None for another topic. Raises Unreadable.
 
         Shopify: `X-Shopify-Webhook-Id` is the same over a delivery's retries. It is not signed, so the key
-        also holds the topic, the order's id and the body's hash: a false duplicate would lose an order.
+        also holds the topic, the order's id and the body's hash: a false duplicate would lose an order. A change
+        (a refund, an edit) says no time of the order, so that it is fetched.
         """
         topic = _header(headers, "topic")
-        if topic not in ORDER_TOPICS:
+        if topic not in ORDER_TOPICS and topic not in CHANGE_TOPICS:
             return None
+        whole = topic in ORDER_TOPICS
         try:
-            order = parse(body)
+            content = parse(body)
+            for name in CHANGE_TOPICS.get(topic, ()):
+                content = content.object(name) or Fields({})
         except errors.Unmapped as error:
             raise Unreadable(error.message) from None
-        external_id = plain_id(order.values.get("id"))
+        external_id = plain_id(content.values.get("id" if whole else "order_id"))
         if external_id is None:
             raise Unreadable("the body has no readable id")
         return Identity(
             kind=Kind.ORDER,
             external_id=external_id,
             topic=topic,
-            updated_at=utc_time(order.values.get("updated_at")),
+            updated_at=utc_time(content.values.get("updated_at")) if whole else None,
             event_key=_event_key(topic, external_id, _header(headers, "webhook-id"), body),
         )
 

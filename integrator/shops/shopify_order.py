@@ -1,14 +1,15 @@
 """Shopify's REST order as the canonical order.
 
 Amounts are in the shop's currency: `shop_money` of the field's `_set` where there is one, else the plain
-field, which Shopify documents to be in the shop's currency too. What counts is the order as sold (`quantity`,
-`total_price`); the `current_` fields follow refunds and removals, which are documents of their own.
+field, which Shopify documents to be in the shop's currency too.
+
+What counts is the order as sold. Shopify: the total price is "before returns", and an edit that adds a line or
+raises a quantity raises it. One that removes changes neither `quantity` nor `total_price`: it makes a refund,
+mostly without a transaction, and `current_quantity` and `current_total_price` follow. So all adds up.
 """
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from decimal import Decimal
 
 from integrator.documents import (
     Address,
@@ -16,22 +17,21 @@ from integrator.documents import (
     Fee,
     Line,
     LineKind,
-    Money,
     Order,
     PaymentState,
     ShippingLine,
     StatedTotals,
-    Tax,
 )
 from integrator.documents.money import EXACT
 from integrator.documents.sums import breakdown
 from integrator.shops.payload import Fields
+from integrator.shops.shopify_amounts import Amounts
+from integrator.shops.shopify_refund import with_refunds
 
 PAYMENT_STATES = {state.value: state for state in PaymentState} | {"expired": PaymentState.PENDING}
 """Shopify's words are ours, and one more: an authorisation that has expired, so that nothing is paid."""
 
 CURRENCY = re.compile("[A-Z]{3}", re.ASCII)
-ZERO = Decimal(0)
 
 
 def map_order(order: Fields) -> Order:
@@ -40,14 +40,11 @@ def map_order(order: Fields) -> Order:
     if not currency or not CURRENCY.fullmatch(currency):
         order.refuse("currency", "is not a currency")
     mapped = _Mapper(currency).order(order)
-    return _with_cash_rounding(mapped, order)
+    return with_refunds(_with_cash_rounding(mapped, order), order)
 
 
-@dataclass(frozen=True)
-class _Mapper:
+class _Mapper(Amounts):
     """Maps the parts of an order whose shop's currency is known."""
-
-    currency: str
 
     def order(self, order: Fields) -> Order:
         if order.values.get("line_items") is None:
@@ -126,51 +123,6 @@ class _Mapper:
         tip = self.money(order, "total_tip_received")
         if tip is not None and tip.amount and not any(line.kind is LineKind.TIP for line in lines):
             yield Fee(title="Tip", amount=tip)
-
-    def taxes(self, part: Fields) -> tuple[Tax, ...]:
-        return tuple(
-            Tax(
-                title=tax.text("title") or "Tax",
-                rate=tax.number("rate"),
-                amount=self.money(tax, "price") or tax.refuse("price", "is missing"),
-            )
-            for tax in part.objects("tax_lines")
-        )
-
-    def allocated(self, part: Fields) -> Money | None:
-        """Add up the discounts allocated to a line; None when none is, and the line's own field tells.
-
-        Shopify: allocations hold order-level discounts as well, which `total_discount` does not.
-        """
-        total = None
-        for allocation in part.objects("discount_allocations"):
-            total = EXACT.add(total or ZERO, self.discount(allocation, "amount").amount)
-        return None if total is None else self.fitting(part, "discount_allocations", total)
-
-    def discount(self, part: Fields, name: str) -> Money:
-        discount = self.money(part, name) or Money.zero(self.currency)
-        if discount.amount < 0:
-            part.refuse(name, "is a negative discount")
-        return discount
-
-    def money(self, part: Fields, name: str) -> Money | None:
-        """Read an amount in the shop's currency: `<name>_set.shop_money.amount`, else `<name>`."""
-        pair = part.object(f"{name}_set")
-        shop = pair.object("shop_money") if pair else None
-        if shop is None:
-            amount = part.number(name)
-        else:
-            amount = shop.number("amount")
-            if (shop.text("currency_code") or self.currency) != self.currency:
-                shop.refuse("currency_code", "is not the shop's currency")
-        return None if amount is None else Money(amount=amount, currency=self.currency)
-
-    def fitting(self, part: Fields, name: str, amount: Decimal) -> Money:
-        """Make money of a computed amount, which may have outgrown what an amount holds."""
-        try:
-            return Money(amount=amount, currency=self.currency)
-        except ValueError:
-            part.refuse(name, "come to more than 20 digits")
 
     def stated(self, order: Fields, lines: tuple[Line, ...]) -> StatedTotals:
         """Read the totals that Shopify states, for the sum check's message.
