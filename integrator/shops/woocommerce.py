@@ -56,6 +56,7 @@ class WooCommerce:
     """The connector to WooCommerce. It holds no state."""
 
     platform: ClassVar[str] = "woocommerce"
+    topic_header: ClassVar[str] = "x-wc-webhook-topic"
 
     def verify(self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str]) -> None:
         """Check the signature with every secret. Raises Unsigned, or Ping for the unsigned ping.
@@ -86,7 +87,7 @@ class WooCommerce:
         and body together do not tell: an order that goes from A to B and back within a second sends A, B, A, and
         with the last A taken for the first one it would stay at B. Seeing an order once more costs a read.
         """
-        topic = headers.get("x-wc-webhook-topic", "")
+        topic = headers.get(self.topic_header, "")
         if topic not in ORDER_TOPICS and topic != DELETED_TOPIC:
             return None
         try:

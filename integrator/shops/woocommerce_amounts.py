@@ -54,7 +54,7 @@ class Amounts:
     def read(self, part: Fields, name: str) -> Decimal | None:
         """Read an amount with this document's sign."""
         amount = part.number(name)
-        return amount if amount is None or self.sign > 0 else amount.copy_negate()
+        return amount if amount is None or self.sign > 0 else EXACT.subtract(ZERO, amount)  # never -0
 
     def money(self, part: Fields, name: str, amount: Decimal) -> Money:
         """Make money of a computed amount, which may have outgrown what an amount holds."""

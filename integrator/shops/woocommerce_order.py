@@ -149,6 +149,7 @@ class _Mapper:
         return StatedTotals(
             taxes=None if taxes is None else self.amounts.money(order, "total_tax", taxes),
             shipping=None if shipping is None else self.amounts.money(order, "shipping_total", shipping),
+            refunds=self.amounts.money(order, "refunds", _refunded(order)),
         )
 
     def with_rounding(self, order: Order) -> Order:
@@ -176,9 +177,9 @@ def _payment_state(order: Fields, status: str, total: Decimal) -> PaymentState:
     """Say how much is paid.
 
     WooCommerce: `date_paid` tells, not the status: cash on delivery is `processing` and not paid yet, and
-    plugins have statuses of their own. `refunds[].total` is negative.
+    plugins have statuses of their own.
     """
-    refunded = add(*(part.number("total") or ZERO for part in order.objects("refunds"))).copy_negate()
+    refunded = _refunded(order)
     if status == "refunded" or (refunded > 0 and refunded >= total):
         return PaymentState.REFUNDED
     if refunded > 0:
@@ -186,6 +187,11 @@ def _payment_state(order: Fields, status: str, total: Decimal) -> PaymentState:
     if status == "completed" or time_of(order, "date_paid_gmt") is not None:
         return PaymentState.PAID
     return PaymentState.VOIDED if status in GIVEN_UP else PaymentState.PENDING
+
+
+def _refunded(order: Fields) -> Decimal:
+    """What all refunds come to. WooCommerce: `refunds[].total` is negative."""
+    return EXACT.subtract(ZERO, add(*(part.number("total") or ZERO for part in order.objects("refunds"))))
 
 
 def _ended_at(order: Fields) -> datetime:

@@ -1,7 +1,7 @@
 """WooCommerce's refund, as /orders/{id}/refunds tells it, as the canonical refund.
 
-WooCommerce: the parts of a refund are negative, its `amount` is positive. The amount is what went back, even
-where it is not what the parts come to: it may be given without any.
+WooCommerce: the parts of a refund are negative, its `amount` is positive. The amount is the money that went back,
+by the gateway or by hand, even where it is not what the parts come to: it may be given without any.
 """
 
 from dataclasses import replace
@@ -38,6 +38,7 @@ class _Mapper:
             shipping=tuple(self.shipping(line) for line in refund.objects("shipping_lines")),
             fees=tuple(self.fee(line) for line in refund.objects("fee_lines")),
             total=self.amounts.money(refund, "amount", total),
+            paid=self.amounts.money(refund, "amount", total),
             note=refund.text("reason"),
         )
         return self.with_rest(mapped, refund)

@@ -210,7 +210,11 @@ def test_given_prices_with_taxes_when_mapped_then_lines_show_the_price_that_the_
     order = mapped(raw)
     line, shipping = order.lines[0], order.shipping[0]
     assert order.taxes_included
-    assert (line.unit_price.amount, line.quantity, line.discount.amount) == (Decimal("10.00"), 3, 0)
+    assert (line.unit_price.amount, line.quantity, line.discount.amount) == (
+        Decimal("10.00"),
+        Decimal(3),
+        Decimal(0),
+    )
     assert [(tax.title, tax.rate, tax.amount.amount) for tax in line.taxes] == [
         ("VAT", Decimal("0.21"), Decimal("5.21"))
     ]
@@ -254,7 +258,7 @@ def test_given_a_line_when_mapped_then_price_times_quantity_less_the_discount_is
     subtotal: str | None, total: str, quantity: int | str, price: str, discount: str
 ) -> None:
     raw = sample("order.created")
-    line = {"subtotal": subtotal, "total": total, "quantity": quantity, "price": 1e-9, "taxes": []}
+    line: Json = {"subtotal": subtotal, "total": total, "quantity": quantity, "price": 1e-9, "taxes": []}
     raw["line_items"] = [raw["line_items"][0] | line | {"total_tax": "0.00"}]
     found = mapped(raw).lines[0]
     assert (found.unit_price.amount, found.discount.amount) == (Decimal(price), Decimal(discount))
@@ -365,7 +369,7 @@ def test_given_refunds_when_mapped_then_what_went_back_is_positive_and_adds_up()
     goods, amount = order.refunds
     assert (goods.external_id, str(goods.total), goods.fees) == ("7020", "12.90 EUR", ())
     (line,) = goods.lines
-    assert (line.line_id, line.sku, line.quantity) == ("7002", "MUG-M", 1)
+    assert (line.line_id, line.sku, line.quantity) == ("7002", "MUG-M", Decimal(1))
     assert (line.amount.amount, line.taxes[0].amount.amount) == (Decimal("12.90"), Decimal("2.24"))
     assert goods.created_at == datetime(2026, 10, 2, 9, tzinfo=UTC)
     assert (amount.external_id, amount.lines) == ("7022", ())
@@ -396,7 +400,7 @@ def test_given_less_given_back_than_the_parts_when_mapped_then_the_rest_was_kept
     line = {"id": 5, "name": "Mug", "quantity": 0, "total": "-12.00", "total_tax": "0.00", "taxes": []}
     (found,) = mapped(sample("order.created"), [refund(line_items=[line])]).refunds
     assert [(fee.title, str(fee.amount)) for fee in found.fees] == [("Not itemised", "-2.00 EUR")]
-    assert (found.lines[0].line_id, found.lines[0].quantity) == (None, 0)
+    assert (found.lines[0].line_id, found.lines[0].quantity) == (None, Decimal(0))
 
 
 @pytest.mark.parametrize(
