@@ -25,7 +25,8 @@ from web.metrics import WEBHOOKS, Counters
 
 SECRETS = {"NEW": "the-new-secret", "OLD": "the-old-secret", "TOKEN": "a-token", "OTHER": "the-other-secret"}
 KEYS = {"KEY": "acme-key-0123456789abcdefghij", "KEY_2": "bolt-key-0123456789abcdefghij"}
-ENVIRONMENT = SECRETS | KEYS
+WOO_KEYS = {"CONSUMER_KEY": "ck_made-up", "CONSUMER_SECRET": "cs_made-up"}
+ENVIRONMENT = SECRETS | KEYS | WOO_KEYS
 
 JSON = dict[str, Any]
 
@@ -40,6 +41,17 @@ def shop(slug: str = "de", key: str = "KEY", **changes: Any) -> JSON:
         "config": {"domain": f"{slug}.myshopify.com"},
         "secrets": {"webhook": [{"env": "NEW"}, {"env": "OLD"}], "access_token": {"env": "TOKEN"}},
     } | changes
+
+
+def woo_shop(slug: str = "de", key: str = "KEY", **changes: Any) -> JSON:
+    """One WooCommerce shop of the file."""
+    secrets = {
+        "webhook": [{"env": "NEW"}, {"env": "OLD"}],
+        "consumer_key": {"env": "CONSUMER_KEY"},
+        "consumer_secret": {"env": "CONSUMER_SECRET"},
+    }
+    config = {"url": f"https://{slug}.example"}
+    return shop(slug, key, platform="woocommerce", config=config, secrets=secrets) | changes
 
 
 def tenant(slug: str = "acme", *shops: JSON, **changes: Any) -> JSON:
@@ -85,6 +97,23 @@ def headers(
         "X-Shopify-Api-Version": "2026-07",
         "X-Shopify-Hmac-Sha256": signature(body, secret),
         "Cookie": "session=private",
+    }
+
+
+def woo_headers(
+    body: bytes, *, topic: str = "order.updated", delivery: str = "d-1", secret: str = SECRETS["NEW"]
+) -> dict[str, str]:
+    """A WooCommerce webhook's headers."""
+    resource, _, event = topic.partition(".")
+    return {
+        "Content-Type": "application/json",
+        "X-WC-Webhook-Source": "https://de.example/",
+        "X-WC-Webhook-Topic": topic,
+        "X-WC-Webhook-Resource": resource,
+        "X-WC-Webhook-Event": event,
+        "X-WC-Webhook-Signature": signature(body, secret),
+        "X-WC-Webhook-ID": "2",
+        "X-WC-Webhook-Delivery-ID": delivery,
     }
 
 
