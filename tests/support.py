@@ -287,6 +287,7 @@ class MemoryShop:
     """A shop in memory: its orders' bodies are canonical orders as JSON."""
 
     platform: ClassVar[str] = "memory"
+    topic_header: ClassVar[str] = "x-topic"
     orders: dict[str, Order] = field(default_factory=dict)
     fetched: list[str] = field(default_factory=list)
 

@@ -11,7 +11,7 @@ from integrator import config, logs, readiness
 from integrator.config import Settings
 from integrator.dispatch import Dispatcher, Publish
 from integrator.ledger.engine import Ledger
-from web import cli, health, metrics, problems, receiver
+from web import cli, explain, health, metrics, problems, receiver
 from web.bells import Bells
 from web.metrics import Counters
 from web.reader import Reader, Shops
@@ -39,6 +39,7 @@ def create_app(
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes + 1
     problems.init_app(app)
     cli.init_app(app)
+    explain.init_app(app)
     stall_seconds = settings.web_answer_seconds * STALL_SHARE
     counters = Counters(**({"process": str(os.getpid())} if settings.web_processes > 1 else {}))
     reader = Reader(ledger, stall_seconds=stall_seconds)

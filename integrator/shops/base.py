@@ -67,6 +67,8 @@ class Shop(Protocol):
     """One platform. Implementations hold no state: all is given, so that threads share them freely."""
 
     platform: ClassVar[str]
+    topic_header: ClassVar[str]
+    """The header that says what a delivery is of, its name in lower case."""
 
     def verify(self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str]) -> None:
         """Check the signature over the raw bytes with every valid secret, in constant time.

@@ -45,6 +45,7 @@ class Shopify:
     """The connector to Shopify. It holds no state."""
 
     platform: ClassVar[str] = "shopify"
+    topic_header: ClassVar[str] = "x-shopify-topic"
 
     def verify(self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str]) -> None:
         """Check the signature with every secret. Raises Unsigned, never anything else.

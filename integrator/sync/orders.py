@@ -45,7 +45,7 @@ def converge(run: Run, shop: ShopSide, erp: ErpSide) -> None:
         return
     applied = planning.fold(done)
     missing = planning.plan(order, applied)
-    _check(order, missing, run.assignment.tolerance)
+    add_up(order, missing, run.assignment.tolerance)
     for step in missing:
         perform(run, erp, _action(run, step, order, planning.fold(run.steps(0)), done))
     if left := planning.plan(order, planning.fold(run.steps(0))):
@@ -58,7 +58,7 @@ def converge(run: Run, shop: ShopSide, erp: ErpSide) -> None:
     run.finish(_reason(order, applied, missing), seen_updated_at=order.updated_at, seen_digest=order.digest())
 
 
-def _check(order: Order, missing: list[Missing], tolerance: Decimal) -> None:
+def add_up(order: Order, missing: list[Missing], tolerance: Decimal) -> None:
     """Everything that is about to be written must add up before any of it is. Raises TotalMismatch."""
     if CONTENTS.intersection(step.kind for step in missing):
         sums.check(order, tolerance)
