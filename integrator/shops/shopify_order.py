@@ -10,6 +10,8 @@ mostly without a transaction, and `current_quantity` and `current_total_price` f
 
 import re
 from collections.abc import Iterator
+from decimal import Decimal
+from typing import TypeVar
 
 from integrator.documents import (
     Address,
@@ -17,6 +19,7 @@ from integrator.documents import (
     Fee,
     Line,
     LineKind,
+    Money,
     Order,
     PaymentState,
     ShippingLine,
@@ -33,6 +36,8 @@ PAYMENT_STATES = {state.value: state for state in PaymentState} | {"expired": Pa
 
 CURRENCY = re.compile("[A-Z]{3}", re.ASCII)
 
+_Part = TypeVar("_Part", Line, ShippingLine, Fee)
+
 
 def map_order(order: Fields) -> Order:
     """Make the canonical order of Shopify's. Raises Unmapped naming the field, never anything else."""
@@ -40,7 +45,8 @@ def map_order(order: Fields) -> Order:
     if not currency or not CURRENCY.fullmatch(currency):
         order.refuse("currency", "is not a currency")
     mapped = _Mapper(currency).order(order)
-    return with_refunds(_with_cash_rounding(mapped, order), order)
+    mapped = _with_tax_rounding(_with_cash_rounding(mapped, order))
+    return with_refunds(mapped, order)
 
 
 class _Mapper(Amounts):
@@ -150,6 +156,40 @@ def _with_cash_rounding(mapped: Order, order: Fields) -> Order:
     if breakdown(mapped).difference.copy_negate() != rounding.amount:
         return mapped
     return mapped.model_copy(update={"fees": (*mapped.fees, Fee(title="Cash rounding", amount=rounding))})
+
+
+def _with_tax_rounding(mapped: Order) -> Order:
+    """Let the largest tax take what the order's tax has been rounded by as a whole.
+
+    Shopify rounds taxes by line or once for the order, and says nothing of which. So the order itself tells: if it
+    adds up with `total_tax` in the place of its lines' taxes, and they differ by rounding only, that is it.
+    """
+    stated = mapped.stated.taxes if mapped.stated else None
+    parts = breakdown(mapped)
+    if stated is None or mapped.taxes_included:
+        return mapped
+    missing = EXACT.subtract(stated.amount, parts.taxes)
+    taxed: tuple[Line | ShippingLine | Fee, ...] = (*mapped.lines, *mapped.shipping, *mapped.fees)
+    amounts = [tax.amount.amount for part in taxed for tax in part.taxes]
+    unit = Decimal(1).scaleb(int(stated.amount.as_tuple().exponent))
+    if not missing or missing.copy_abs() > unit * len(amounts) or parts.difference != missing.copy_negate():
+        return mapped
+    largest = amounts.index(max(amounts, key=abs))
+    amounts[largest] = EXACT.add(amounts[largest], missing)
+    left = iter(amounts)
+    lines = tuple(_taxed(line, left) for line in mapped.lines)
+    shipping = tuple(_taxed(line, left) for line in mapped.shipping)
+    fees = tuple(_taxed(fee, left) for fee in mapped.fees)
+    return mapped.model_copy(update={"lines": lines, "shipping": shipping, "fees": fees})
+
+
+def _taxed(part: _Part, amounts: Iterator[Decimal]) -> _Part:
+    """The part with its taxes' amounts replaced by the next ones."""
+    taxes = tuple(
+        tax.model_copy(update={"amount": Money(amount=next(amounts), currency=tax.amount.currency)})
+        for tax in part.taxes
+    )
+    return part.model_copy(update={"taxes": taxes})
 
 
 def _kind(line: Fields) -> LineKind:

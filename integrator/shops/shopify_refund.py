@@ -10,7 +10,7 @@ money that is paid for it later comes in one without lines. `total_price` less `
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 
 from integrator.documents import Fee, Money, Order, Refund, RefundLine, ShippingLine, StatedTotals, Tax
 from integrator.documents.money import EXACT
@@ -129,7 +129,7 @@ class _Mapper(Amounts):
         charged = EXACT.subtract(price.amount, discount.amount) if price else ZERO
         if not charged or charged == given_back:
             return tax
-        return SHARES.divide(SHARES.multiply(tax, given_back), charged).quantize(tax, context=SHARES)
+        return SHARES.divide(SHARES.multiply(tax, given_back), charged).quantize(tax, ROUND_HALF_UP, SHARES)
 
     def fees(self, refund: Fields) -> Iterator[Fee]:
         duties = self.money(refund, "total_duties")

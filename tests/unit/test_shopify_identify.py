@@ -39,6 +39,56 @@ def test_given_a_whole_order_when_identified_then_kind_id_time_and_key(topic: st
     )
 
 
+@pytest.mark.parametrize(
+    ("topic", "body", "external_id"),
+    [
+        ("refunds/create", b'{"id":88,"order_id":5900000000000000001,"updated_at":"2026-10-01T09:00:07Z"}', None),
+        ("refunds/create", b'{"order_id":"7"}', "7"),
+        ("orders/edited", b'{"order_edit":{"id":9,"order_id":5900000000000000001}}', None),
+    ],
+)
+def test_given_a_change_of_an_order_when_identified_then_it_is_about_the_order_at_no_time(
+    topic: str, body: bytes, external_id: str | None
+) -> None:
+    about_order = external_id or "5900000000000000001"
+    assert identify(body, topic) == Identity(
+        kind=Kind.ORDER,
+        external_id=about_order,
+        topic=topic,
+        updated_at=None,
+        event_key=f"{topic}:{about_order}:w-1:{hashlib.sha256(body).hexdigest()}",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "topic"), [("refunds_create", "refunds/create"), ("orders_edited", "orders/edited")]
+)
+def test_given_a_sample_of_a_change_when_identified_then_its_order(name: str, topic: str) -> None:
+    body = (SAMPLES / f"{name}.json").read_bytes()
+    identity = identify(body, topic)
+    content = json.loads(body)
+    assert identity is not None
+    assert identity.external_id == str(content.get("order_edit", content)["order_id"])
+
+
+@pytest.mark.parametrize(
+    ("topic", "body"),
+    [
+        ("refunds/create", b'{"id":88}'),
+        ("refunds/create", b'{"id":88,"order_id":null}'),
+        ("refunds/create", b"[]"),
+        ("orders/edited", b'{"id":1,"order_id":1}'),
+        ("orders/edited", b'{"order_edit":null}'),
+        ("orders/edited", b'{"order_edit":[{"order_id":1}]}'),
+        ("orders/edited", b'{"order_edit":{"id":1}}'),
+        ("orders/edited", b'{"order_edit":{"order_id":"01"}}'),
+    ],
+)
+def test_given_a_change_that_names_no_order_when_identified_then_unreadable(topic: str, body: bytes) -> None:
+    with pytest.raises(Unreadable):
+        identify(body, topic)
+
+
 def test_given_headers_without_x_when_identified_then_the_same() -> None:
     headers = {"shopify-topic": "orders/create", "shopify-webhook-id": "w-1"}
     assert SHOP.identify(headers, b'{"id":1}') == identify(b'{"id":1}')
@@ -48,8 +98,8 @@ def test_given_headers_without_x_when_identified_then_the_same() -> None:
     "topic",
     [
         "",
-        "orders/edited",
         "orders/delete",
+        "refunds/delete",
         "app/uninstalled",
         "shop/redact",
         "ORDERS/CREATE",
@@ -208,7 +258,7 @@ JSON = st.recursive(
 def test_given_any_bytes_when_identified_then_nothing_but_unreadable(
     body: bytes, topic: str, webhook_id: str
 ) -> None:
-    for named in (topic, "orders/create"):
+    for named in (topic, "orders/create", "refunds/create", "orders/edited"):
         try:
             identity = identify(body, named, **{"x-shopify-webhook-id": webhook_id})
         except Unreadable:
