@@ -146,6 +146,7 @@ class Demo:
     def _introduce(self, seconds: float) -> None:
         events = sum(len(life.events) for tenant in self.tenants for life in tenant.lives)
         cancelled = sum(life.facts.cancelled for tenant in self.tenants for life in tenant.lives)
+        refunds = sum(len(life.facts.credits or ()) for tenant in self.tenants for life in tenant.lives)
         self._say(
             f"[bold]{len(self.system.processes)} processes[/] are up after {seconds:.1f} s: receiver, scheduler, "
             f"{self.given.workers} workers,\n  an SQS endpoint and two management systems.\n"
@@ -153,7 +154,7 @@ class Demo:
         self._say(
             f"The shops of [bold]acme[/] and [bold]globex[/] tell of {self.given.orders} orders in {events} "
             f"webhooks,\n  {self.given.duplicates:g} % of them twice and {self.given.reorder:g} % of the orders "
-            f"out of order. In the end they cancel {cancelled}.\n"
+            f"out of order. In the end they have refunded {refunds} times and cancelled {cancelled}.\n"
             "  Both count their orders with the same numbers.\n"
         )
 
@@ -172,6 +173,7 @@ class Demo:
             "acknowledged": "answered 200, after the commit",
             "unique_orders": f"{sum(one.reordered for one in progress)} of them told out of order",
             "erp_orders": "in the two management systems" + f", {unneeded} cancelled before that" * bool(unneeded),
+            "erp_credits": "one for each refund",
             "lost": "acknowledged, but not there",
             "duplicated": "there more than once",
             "mismatched": "not as the shop has it",
@@ -179,7 +181,7 @@ class Demo:
             "sync_ms": "p50 / p99, first 200 to create",
         }
         if finished and not report.exit_status:
-            self._say("[bold green]Every order arrived, exactly once.[/]\n")
+            self._say("[bold green]Every order and every refund arrived, exactly once.[/]\n")
         self.console.print(demo_view.result(report, notes))
         if troubles := demo_ledger.troubles(ledger):
             self.console.print(demo_view.stuck(troubles))

@@ -1,23 +1,44 @@
 """What the demo found: pure functions from what the shops know and what the management systems hold to numbers."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import Any, Self
 
-from sandbox.shop_orders import Facts
+from sandbox.shop_facts import Facts, PlainCredit, PlainLine
+
+Lines = Counter[tuple[str | None, Decimal, Decimal]]
+"""How often there is a line of this SKU, quantity, and price of a piece (in a credit: of all pieces)."""
+
+
+@dataclass(frozen=True)
+class StoredCredit:
+    """One credit: of which refund, its taxes, its total and its lines."""
+
+    refund_id: str
+    taxes: Decimal
+    total: Decimal
+    lines: Lines = field(repr=False)
+
+    @classmethod
+    def read(cls, credit: Mapping[str, Any]) -> Self:
+        """Read a credit of the sandbox's own listing."""
+        lines = ((line["sku"], Decimal(line["quantity"]), Decimal(line["amount"])) for line in credit["lines"])
+        return cls(credit["reference"], _taxes(credit), Decimal(credit["total"]), Counter(lines))
 
 
 @dataclass(frozen=True)
 class StoredOrder:
-    """One order as a management system holds it. `lines` counts (SKU, quantity, unit price)."""
+    """One order as a management system holds it, with its credits."""
 
     reference: str
     currency: str
     total: Decimal
     cancelled: bool
-    lines: Counter[tuple[str | None, Decimal, Decimal]] = field(repr=False)
+    taxes: Decimal
+    lines: Lines = field(repr=False)
+    credits: tuple[StoredCredit, ...] = field(repr=False)
     created_at: float
 
     @classmethod
@@ -31,9 +52,16 @@ class StoredOrder:
             record["currency"],
             Decimal(record["total"]),
             record["state"] == "cancelled",
+            _taxes(record),
             lines,
+            tuple(StoredCredit.read(credit) for credit in record["credits"]),
             record["created_at"],
         )
+
+
+def _taxes(content: Mapping[str, Any]) -> Decimal:
+    parts = (*content["lines"], *content["shipping"], *content["fees"])
+    return sum((Decimal(tax["amount"]) for part in parts for tax in part["taxes"]), Decimal(0))
 
 
 @dataclass(frozen=True)
@@ -74,10 +102,27 @@ def compare(
 
 
 def agrees(facts: Facts, order: StoredOrder) -> bool:
-    """Whether the order is as the shop has it: currency, total, cancelled or not, and every line."""
-    lines = Counter((line.sku, Decimal(line.quantity), line.price) for line in facts.lines)
+    """Whether the order is as the shop has it: currency, total, taxes, cancelled or not, every line and credit."""
     theirs = (order.currency, order.total, order.cancelled, order.lines)
-    return theirs == (facts.currency, facts.total, facts.cancelled, lines)
+    same = theirs == (facts.currency, facts.total, facts.cancelled, _lines(facts.lines))
+    if facts.taxes is not None:
+        same = same and order.taxes == facts.taxes
+    if facts.credits is not None:
+        same = same and sorted(order.credits, key=_refund_id) == sorted(_credits(facts.credits), key=_refund_id)
+    return same
+
+
+def _lines(lines: Iterable[PlainLine]) -> Lines:
+    return Counter((line.sku, Decimal(line.quantity), line.price) for line in lines)
+
+
+def _credits(credits_: Iterable[PlainCredit]) -> Iterator[StoredCredit]:
+    for one in credits_:
+        yield StoredCredit(one.refund_id, one.taxes, one.total, _lines(one.lines))
+
+
+def _refund_id(credit: StoredCredit) -> tuple[str, Decimal]:
+    return credit.refund_id, credit.total
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
@@ -96,6 +141,7 @@ class Report:
     acknowledged: int
     unique_orders: int
     erp_orders: int
+    erp_credits: int
     lost: int
     duplicated: int
     mismatched: int
@@ -150,6 +196,7 @@ def make_report(outcomes: Sequence[Outcome], seconds: float) -> Report:
         acknowledged=sum(outcome.acknowledged for outcome in outcomes),
         unique_orders=sum(len(outcome.first_acknowledged) for outcome in outcomes),
         erp_orders=sum(len(outcome.stored) for outcome in outcomes),
+        erp_credits=sum(len(order.credits) for outcome in outcomes for order in outcome.stored),
         lost=sum(len(one.lost) for one in compared),
         duplicated=sum(len(one.duplicated) for one in compared),
         mismatched=sum(len(one.mismatched) for one in compared),

@@ -32,7 +32,7 @@ SHOPS: dict[str, tuple[type[ShopSimulation], str]] = {
 
 @dataclass
 class DemoTenant:
-    """One tenant, its shop, and what this shop sends: first all but the cancellations, later these."""
+    """One tenant, its shop, and what this shop sends: first all up to the cancellations, later the rest."""
 
     slug: str
     shop: ShopSimulation
@@ -89,9 +89,9 @@ class DemoTenant:
         Cancellations go out in a second round: one that is there before its order was created leaves nothing to
         show in the management system, as it should, but then there is nothing to count either.
         """
-        cancelled = [life for life in self.lives if life.facts.cancelled]
-        most = [replace(life, events=life.events[:-1]) if life.facts.cancelled else life for life in self.lives]
-        rest = [replace(life, events=life.events[-1:]) for life in cancelled]
+        most = [replace(life, events=life.events[: _until_cancelled(life)]) for life in self.lives]
+        rest = [replace(life, events=life.events[_until_cancelled(life) :]) for life in self.lives]
+        rest = [life for life in rest if life.events]
         quickly = replace(options, orders_per_second=None)
         self.senders = [
             self.shop.sender(receiver_url, most, options),
@@ -126,6 +126,12 @@ class DemoTenant:
         first = {f"{SHOP}/{external_id}": at for external_id, at in now.first_acknowledged.items()}
         facts = {f"{SHOP}/{life.external_id}": life.facts for life in self.lives}
         return Outcome(now.requests, now.acknowledged, now.latencies_ms, first, facts, stored, unneeded)
+
+
+def _until_cancelled(life: Life) -> int:
+    """How many of its webhooks go out before the order is cancelled."""
+    topics = [event.topic for event in life.events]
+    return topics.index("orders/cancelled") if "orders/cancelled" in topics else len(topics)
 
 
 def stored_orders(erp_url: str) -> list[StoredOrder]:

@@ -53,7 +53,7 @@ class ShopSimulation:
         self.lives = tuple(lives(orders, seed=seed))
         self.secret, self.access_token, self.domain = secret, access_token, domain
         self.state = ShopState(self.lives)
-        self.server = ShopServer(self.state, access_token, port=port)
+        self.server = ShopServer(self.state, access_token, port=port, domain=domain)
         self._senders: list[Sender] = []
 
     @property
@@ -79,7 +79,7 @@ class ShopSimulation:
     def expected_orders(self) -> dict[str, Order]:
         """Give the canonical order that each life ends in, by external id, through the project's own mapper."""
         ends = (life.events[-1] for life in self.lives)
-        mapped = {end.external_id: Shopify().map(end.topic, end.body) for end in ends}
+        mapped = {end.external_id: Shopify().map("orders/updated", end.shown) for end in ends}
         return {external_id: order for external_id, order in mapped.items() if order is not None}
 
     def sender(

@@ -1,4 +1,4 @@
-"""Made-up Shopify orders, each with a life: created, and then some of changed, paid, cancelled.
+"""Made-up Shopify orders, each with a life: created, and then some of changed, paid, edited, refunded, cancelled.
 
 The same seed gives the same bytes. All money is counted here in whole cents, apart from the project's own
 mapper and sums, so that what a proof expects (`Facts`) doesn't lean on what it proves.
@@ -7,12 +7,28 @@ mapper and sums, so that what a proof expects (`Facts`) doesn't lean on what it 
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
+from sandbox.shop_draft import Draft, DraftLine
+from sandbox.shop_facts import Event, Facts, Life, PlainCredit, PlainLine, euros
 from sandbox.shop_payload import payload
+from sandbox.shop_refund_payload import edit_payload, refund_payload
+from sandbox.shop_refunds import edit_out, refund
+
+__all__ = [
+    "EPOCH",
+    "FIRST_ORDER_ID",
+    "SKUS",
+    "Event",
+    "Facts",
+    "Life",
+    "PlainCredit",
+    "PlainLine",
+    "euros",
+    "lives",
+    "to_bytes",
+]
 
 FIRST_ORDER_ID = 5_900_000_000_000_000_001
 """Beyond 2^53, as Shopify's ids may be: a number that a double would change."""
@@ -33,144 +49,99 @@ SKUS = tuple(
 """What the shop sells: (SKU, title, price in cents). The tip and the custom line have no SKU."""
 
 
-@dataclass(frozen=True)
-class PlainLine:
-    """One line as the management system must show it in the end. `sku` is None for custom lines and tips."""
-
-    sku: str | None
-    quantity: int
-    price: Decimal
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What must be true of one order in the end."""
-
-    external_id: str
-    currency: str
-    lines: tuple[PlainLine, ...]
-    total: Decimal
-    cancelled: bool
-
-
-@dataclass(frozen=True)
-class Event:
-    """One webhook to be: its topic, its exact bytes, and which moment of the order's life it shows."""
-
-    external_id: str
-    index: int
-    topic: str
-    webhook_id: str
-    updated_at: datetime
-    body: bytes = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Life:
-    """One order from its creation to its end. The last event's body is the newest state."""
-
-    external_id: str
-    events: tuple[Event, ...]
-    facts: Facts
-
-
-@dataclass
-class DraftLine:
-    """One line while the order lives. Amounts in cents, the tax rate in basis points (2100 = 21 %)."""
-
-    line_id: int
-    kind: str
-    sku: str | None
-    title: str
-    price: int
-    quantity: int
-    discount: int
-    tax_rate: int
-
-    @property
-    def net(self) -> int:
-        """Cents after the discount."""
-        return self.price * self.quantity - self.discount
-
-
-@dataclass
-class Draft:
-    """One order while it lives. Amounts in cents."""
-
-    order_id: int
-    number: int
-    buyer: int
-    currency: str
-    taxes_included: bool
-    tax_rate: int
-    lines: list[DraftLine]
-    shipping: int
-    shipping_discount: int
-    created_at: datetime
-    updated_at: datetime
-    paid: bool = False
-    cancelled_at: datetime | None = None
-    note: str | None = None
-
-    def tax(self, net: int, rate: int) -> int:
-        """Cents of tax on an amount, in it or on top of it, rounded half up."""
-        whole = 10_000 + rate if self.taxes_included else 10_000
-        return (2 * net * rate + whole) // (2 * whole)
-
-    @property
-    def taxes(self) -> int:
-        """Cents of all taxes."""
-        shipping = self.tax(self.shipping - self.shipping_discount, self.tax_rate)
-        return shipping + sum(self.tax(line.net, line.tax_rate) for line in self.lines)
-
-    @property
-    def total(self) -> int:
-        """Cents that the buyer pays."""
-        added = 0 if self.taxes_included else self.taxes
-        return sum(line.net for line in self.lines) + self.shipping - self.shipping_discount + added
-
-    def facts(self) -> Facts:
-        """Say what must be true if the life ended here."""
-        lines = (PlainLine(line.sku, line.quantity, euros(line.price)) for line in self.lines)
-        return Facts(
-            str(self.order_id), self.currency, tuple(lines), euros(self.total), self.cancelled_at is not None
-        )
-
-
-def euros(cents: int) -> Decimal:
-    """Cents as a decimal amount with two places."""
-    return Decimal(cents).scaleb(-2)
-
-
 def lives(count: int, *, seed: int, first: int = 0) -> Iterator[Life]:
     """Make `count` lives, numbered from `first`. Order n is the same whatever the count and the first."""
     for n in range(first, first + count):
-        yield _live(n, random.Random(f"{seed}:{n}"))
+        yield _Telling(n, random.Random(f"{seed}:{n}")).life()
 
 
-def _live(n: int, dice: random.Random) -> Life:
-    draft = _create(n, dice)
-    events = [_event(draft, 0, "orders/create", dice)]
-    for topic in _later_topics(dice):
-        # Shopify writes whole seconds: two changes within one are told apart by their bodies only.
-        draft.updated_at += timedelta(seconds=dice.choice((0, 0, 1, 2, 30)))
-        if topic == "orders/updated":
-            _change(draft, dice)
-        elif topic == "orders/paid":
+class _Telling:
+    """One life as it is told: the draft, and the webhooks so far."""
+
+    def __init__(self, n: int, dice: random.Random) -> None:
+        self.dice, self.draft = dice, _create(n, dice)
+        self.events: list[Event] = []
+
+    def life(self) -> Life:
+        self.tell("orders/create")
+        for moment in _moments(self.dice):
+            # Shopify writes whole seconds: two changes within one are told apart by their bodies only.
+            self.draft.updated_at += timedelta(seconds=self.dice.choice((0, 0, 1, 2, 30)))
+            self.happen(moment)
+        return Life(str(self.draft.order_id), tuple(self.events), self.draft.facts())
+
+    def happen(self, moment: str) -> None:
+        draft = self.draft
+        if moment == "edit":
+            self.edit()
+        elif moment == "refund":
+            self.refund()
+        elif moment == "orders/updated":
+            _change(draft, self.dice)
+            self.tell(moment)
+        elif moment == "orders/paid":
             draft.paid = True
+            self.tell(moment)
         else:
+            self.settle()
             draft.cancelled_at = draft.updated_at
-        events.append(_event(draft, len(events), topic, dice))
-    return Life(str(draft.order_id), tuple(events), draft.facts())
+            if self.dice.random() < 0.6:
+                refund(draft, self.dice, everything=True)
+            self.tell(moment)
+
+    def edit(self) -> None:
+        """Add a line, or take pieces of one out. Shopify tells of the edit, and mostly of the order, too."""
+        line_and_count = None if self.dice.random() < 0.4 else edit_out(self.draft, self.dice)
+        if line_and_count is None:
+            line_and_count = _add_line(self.draft, self.dice), 0
+        line, removed = line_and_count
+        self.tell("orders/edited", to_bytes(edit_payload(self.draft, line, removed)))
+        if self.dice.random() < 0.5:
+            self.tell("orders/updated")
+
+    def refund(self) -> None:
+        """Give something back. Where its money is under way, another webhook says that it has arrived."""
+        made = refund(self.draft, self.dice)
+        if made is None:
+            return
+        self.tell("refunds/create", to_bytes(refund_payload(self.draft, made)))
+        if made.pending:
+            self.draft.updated_at += timedelta(seconds=self.dice.choice((0, 1)))
+        if self.settle() or self.dice.random() < 0.5:
+            self.tell("orders/updated")
+
+    def settle(self) -> bool:
+        under_way = [one for one in self.draft.refunds if one.pending]
+        for one in under_way:
+            one.pending = False
+        return bool(under_way)
+
+    def tell(self, topic: str, body: bytes = b"") -> None:
+        shown = to_bytes(payload(self.draft))
+        event = Event(
+            external_id=str(self.draft.order_id),
+            index=len(self.events),
+            topic=topic,
+            webhook_id=f"{self.dice.getrandbits(128):032x}",
+            updated_at=self.draft.updated_at,
+            body=body or shown,
+            shown=shown,
+        )
+        self.events.append(event)
 
 
-def _later_topics(dice: random.Random) -> list[str]:
-    topics = ["orders/updated"] * dice.choice((0, 0, 1, 1, 2, 3))
+def _moments(dice: random.Random) -> list[str]:
+    moments = ["orders/updated"] * dice.choice((0, 0, 1, 1, 2, 3))
     if dice.random() < 0.7:
-        topics.insert(dice.randint(0, len(topics)), "orders/paid")
+        moments.insert(dice.randint(0, len(moments)), "orders/paid")
+    for moment, counts in (("edit", (0, 0, 0, 1)), ("refund", (0, 0, 0, 1, 1, 2, 3))):
+        for _ in range(dice.choice(counts)):
+            moments.insert(dice.randint(0, len(moments)), moment)
     if dice.random() < 0.15:
-        topics.append("orders/cancelled")
-    return topics
+        moments.append("orders/cancelled")
+        if dice.random() < 0.4:
+            moments.append("refund")
+    return moments
 
 
 def _create(n: int, dice: random.Random) -> Draft:
@@ -199,12 +170,13 @@ def _create(n: int, dice: random.Random) -> Draft:
     return draft
 
 
-def _add_line(draft: Draft, dice: random.Random) -> None:
+def _add_line(draft: Draft, dice: random.Random) -> DraftLine:
     sku, title, price = dice.choice(SKUS)
     line = DraftLine(_line_id(draft), "product", sku, title, price, dice.randint(1, 4), 0, draft.tax_rate)
     if dice.random() < 0.3:
         line.discount = price * line.quantity // dice.choice((3, 5, 10))
     draft.lines.append(line)
+    return line
 
 
 def _add_unlisted(draft: Draft, kind: str, title: str, price: int, tax_rate: int) -> None:
@@ -217,24 +189,14 @@ def _line_id(draft: Draft) -> int:
 
 def _change(draft: Draft, dice: random.Random) -> None:
     """Change what the order comes to: a line more, or another quantity, which may be none at all."""
-    if dice.random() < 0.3:
+    whole = [line for line in draft.lines if line.kind == "product" and not line.returned]
+    if dice.random() < 0.3 or not whole:
         _add_line(draft, dice)
     else:
-        line = dice.choice([line for line in draft.lines if line.kind == "product"])
+        line = dice.choice(whole)
         line.quantity = dice.choice([q for q in range(6) if q != line.quantity])
         line.discount = min(line.discount, line.price * line.quantity)
     draft.note = f"Changed at {draft.updated_at:%H:%M:%S}"
-
-
-def _event(draft: Draft, index: int, topic: str, dice: random.Random) -> Event:
-    return Event(
-        external_id=str(draft.order_id),
-        index=index,
-        topic=topic,
-        webhook_id=f"{dice.getrandbits(128):032x}",
-        updated_at=draft.updated_at,
-        body=to_bytes(payload(draft)),
-    )
 
 
 def to_bytes(order: dict[str, Any]) -> bytes:

@@ -3,16 +3,18 @@
 The fields and their order are those of real payloads; every value is made up.
 """
 
-from __future__ import annotations
-
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
-from zlib import crc32
-
-if TYPE_CHECKING:
-    from sandbox.shop_orders import Draft, DraftLine
-
-Json = dict[str, Any]
+from sandbox.shop_draft import Draft
+from sandbox.shop_json import (
+    Json,
+    amount_text,
+    line_json,
+    money_set,
+    priced,
+    shipping_json,
+    tax_json,
+    time_text,
+)
+from sandbox.shop_refund_payload import refund_payload
 
 GIVEN = ("Ada", "Bruno", "Carla", "Dario", "Elif", "Fatou", "Goran", "Hanne", "Iñaki", "Jürgen")
 FAMILY = ("Example", "Sample", "Muster", "Ejemplo", "Exemple", "Esempio", "Voorbeeld", "Przykład")
@@ -27,11 +29,11 @@ def payload(draft: Draft) -> Json:
         "customer": _customer(draft),
         "discount_applications": _applications(draft),
         "fulfillments": [],
-        "line_items": [_line(draft, line) for line in draft.lines],
+        "line_items": [line_json(draft, line) for line in draft.lines],
         "payment_terms": None,
-        "refunds": [],
+        "refunds": [refund_payload(draft, refund) for refund in draft.refunds],
         "shipping_address": _address(draft),
-        "shipping_lines": [_shipping(draft)],
+        "shipping_lines": [shipping_json(draft)],
     }
 
 
@@ -45,7 +47,7 @@ def _head(draft: Draft) -> Json:
         "browser_ip": "192.0.2.10",
         "buyer_accepts_marketing": False,
         "cancel_reason": "customer" if draft.cancelled_at else None,
-        "cancelled_at": _time(draft.cancelled_at),
+        "cancelled_at": time_text(draft.cancelled_at),
         "cart_token": None,
         "checkout_id": draft.order_id + 1,
         "checkout_token": token,
@@ -54,7 +56,7 @@ def _head(draft: Draft) -> Json:
         "confirmation_number": f"EX{draft.number:07d}",
         "confirmed": True,
         "contact_email": _email(draft),
-        "created_at": _time(draft.created_at),
+        "created_at": time_text(draft.created_at),
         "currency": draft.currency,
         "customer_locale": "en",
         "device_id": None,
@@ -77,7 +79,7 @@ def _head(draft: Draft) -> Json:
         "phone": None,
         "po_number": None,
         "presentment_currency": draft.currency,
-        "processed_at": _time(draft.created_at),
+        "processed_at": time_text(draft.created_at),
         "reference": None,
         "referring_site": "",
         "source_identifier": None,
@@ -88,7 +90,7 @@ def _head(draft: Draft) -> Json:
         "test": False,
         "token": token,
         "total_weight": 0,
-        "updated_at": _time(draft.updated_at),
+        "updated_at": time_text(draft.updated_at),
         "user_id": None,
     }
 
@@ -96,6 +98,9 @@ def _head(draft: Draft) -> Json:
 def _financial_status(draft: Draft) -> str:
     if draft.cancelled_at:
         return "refunded" if draft.paid else "voided"
+    given_back = sum(refund.paid or 0 for refund in draft.settled)
+    if given_back:
+        return "refunded" if given_back >= draft.total else "partially_refunded"
     return "paid" if draft.paid else "pending"
 
 
@@ -109,76 +114,24 @@ def _totals(draft: Draft) -> Json:
         "total_price": draft.total,
         "total_tax": draft.taxes,
     }
-    current = {f"current_{name}": amount for name, amount in amounts.items() if name != "total_line_items_price"}
+    current = {
+        "current_subtotal_price": sum(line.net * line.current // line.quantity for line in lines if line.quantity),
+        "current_total_price": draft.current_total,
+    }
     body: Json = {}
     for name, cents in {**amounts, **current}.items():
-        body |= _priced(draft, name, cents)
+        body |= priced(draft, name, cents)
     return body | {
         "current_total_additional_fees_set": None,
         "current_total_duties_set": None,
         "original_total_additional_fees_set": None,
         "original_total_duties_set": None,
-        "tax_lines": _tax(draft, draft.taxes, draft.tax_rate),
-        "total_cash_rounding_payment_adjustment_set": _set(draft, 0),
-        "total_cash_rounding_refund_adjustment_set": _set(draft, 0),
-        "total_outstanding": _amount(0 if draft.paid else draft.total),
-        "total_shipping_price_set": _set(draft, draft.shipping - draft.shipping_discount),
-        "total_tip_received": _amount(tips),
-    }
-
-
-def _line(draft: Draft, line: DraftLine) -> Json:
-    listed = line.kind == "product"
-    body = {
-        "id": line.line_id,
-        "admin_graphql_api_id": f"gid://shopify/LineItem/{line.line_id}",
-        "attributed_staffs": [],
-        "current_quantity": line.quantity,
-        "fulfillable_quantity": line.quantity,
-        "fulfillment_service": "manual",
-        "fulfillment_status": None if line.kind != "tip" else "not_eligible",
-        "gift_card": False,
-        "grams": 0,
-        "name": line.title,
-        **_priced(draft, "price", line.price),
-        "product_exists": listed,
-        "product_id": 8_000_000_000_000 + crc32(line.title.encode()) if listed else None,
-        "properties": [],
-        "quantity": line.quantity,
-        "requires_shipping": listed,
-        "sku": line.sku,
-        "taxable": line.tax_rate > 0,
-        "title": line.title,
-        **_priced(draft, "total_discount", 0),
-        "variant_id": 9_000_000_000_000 + crc32(line.title.encode()) if listed else None,
-        "variant_inventory_management": "shopify" if listed else None,
-        "variant_title": None,
-        "vendor": "Example Goods" if listed else None,
-        "tax_lines": _tax(draft, draft.tax(line.net, line.tax_rate), line.tax_rate),
-        "duties": [],
-        "discount_allocations": _allocations(draft, line.discount),
-    }
-    if line.kind == "tip":
-        body |= {"tip": {"payment_gateway": None, "payment_method": None}}
-        body |= {"tip_payment_gateway": None, "tip_payment_method": None}
-    return body
-
-
-def _shipping(draft: Draft) -> Json:
-    net = draft.shipping - draft.shipping_discount
-    return {
-        "id": draft.order_id + 2,
-        "carrier_identifier": None,
-        "code": "Standard",
-        **_priced(draft, "discounted_price", net),
-        "is_removed": False,
-        "phone": None,
-        **_priced(draft, "price", draft.shipping),
-        "requested_fulfillment_service_id": None,
-        "source": "shopify",
-        "title": "Standard",
-        "tax_lines": _tax(draft, draft.tax(net, draft.tax_rate), draft.tax_rate),
-        "discount_allocations": _allocations(draft, draft.shipping_discount),
+        "tax_lines": tax_json(draft, draft.taxes, draft.tax_rate),
+        "total_cash_rounding_payment_adjustment_set": money_set(draft, 0),
+        "total_cash_rounding_refund_adjustment_set": money_set(draft, 0),
+        "total_outstanding": amount_text(0 if draft.paid else draft.current_total),
+        "total_shipping_price_set": money_set(draft, draft.shipping_net),
+        "total_tip_received": amount_text(tips),
     }
 
 
@@ -196,16 +149,6 @@ def _applications(draft: Draft) -> list[Json]:
     ]
 
 
-def _allocations(draft: Draft, cents: int) -> list[Json]:
-    return [{**_priced(draft, "amount", cents), "discount_application_index": 0}] if cents else []
-
-
-def _tax(draft: Draft, cents: int, rate: int) -> list[Json]:
-    if not rate:
-        return []
-    return [{"title": "VAT", **_priced(draft, "price", cents), "rate": rate / 10_000, "channel_liable": False}]
-
-
 def _customer(draft: Draft) -> Json | None:
     """Make the buyer. Each tenth is a guest."""
     if draft.buyer % 10 == 0:
@@ -219,8 +162,8 @@ def _customer(draft: Draft) -> Json | None:
     return {
         "id": 7_000_000 + draft.buyer,
         "email": _email(draft),
-        "created_at": _time(draft.created_at),
-        "updated_at": _time(draft.created_at),
+        "created_at": time_text(draft.created_at),
+        "updated_at": time_text(draft.created_at),
         "first_name": _given(draft),
         "last_name": _family(draft),
         "state": "disabled",
@@ -265,22 +208,3 @@ def _family(draft: Draft) -> str:
 
 def _email(draft: Draft) -> str:
     return f"buyer{draft.buyer}@example.com"
-
-
-def _priced(draft: Draft, name: str, cents: int) -> Json:
-    """Give a field and its `_set`, as Shopify writes every amount twice."""
-    return {name: _amount(cents), f"{name}_set": _set(draft, cents)}
-
-
-def _set(draft: Draft, cents: int) -> Json:
-    money = {"amount": _amount(cents), "currency_code": draft.currency}
-    return {"shop_money": money, "presentment_money": money}
-
-
-def _amount(cents: int) -> str:
-    sign = "-" if cents < 0 else ""
-    return f"{sign}{abs(cents) // 100}.{abs(cents) % 100:02d}"
-
-
-def _time(moment: datetime | None) -> str | None:
-    return moment.isoformat() if moment else None

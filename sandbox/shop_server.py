@@ -11,6 +11,8 @@ from typing import cast
 from sandbox.shop_orders import Event, Life
 
 ORDER_PATH = re.compile(r"/admin/api/(20\d\d-(?:01|04|07|10))/orders/([0-9]+)\.json")
+LISTED_PATH = re.compile(r"/admin/api/(20\d\d-(?:01|04|07|10))/(shop|orders)\.json(?:\?.*)?")
+"""What says whether a token is good: the shop, and a page of its orders, which is empty here."""
 
 
 Planned = tuple[int, bytes, Mapping[str, str]]
@@ -26,7 +28,9 @@ class ShopState:
     def __init__(self, all_lives: Sequence[Life]) -> None:
         self.reads = 0
         self._lock = threading.Lock()
-        self._bodies = {life.external_id: [event.body for event in life.events] for life in all_lives}
+        self._bodies = {
+            life.external_id: [event.shown or event.body for event in life.events] for life in all_lives
+        }
         self._shown: dict[str, int] = {}
         self._planned: deque[Planned] = deque()
 
@@ -74,10 +78,11 @@ class ShopServer(ThreadingHTTPServer):
         host: str = "127.0.0.1",
         port: int = 0,
         handler: "type[ApiHandler] | None" = None,
+        domain: str = "sandbox.myshopify.com",
     ) -> None:
         super().__init__((host, port), handler or ApiHandler)
         self.state = state
-        self.access_token = access_token
+        self.access_token, self.domain = access_token, domain
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), name="shop-api", daemon=True)
 
     @property
@@ -117,6 +122,10 @@ class ApiHandler(BaseHTTPRequestHandler):
         """Answer as the platform does."""
         if self.headers.get("X-Shopify-Access-Token") != shop.access_token:
             self.answer(401, b'{"errors":"[API] Invalid API key or access token"}')
+            return
+        if (listed := LISTED_PATH.fullmatch(self.path)) is not None:
+            told = f'{{"shop":{{"myshopify_domain":"{shop.domain}"}}}}' if listed[2] == "shop" else '{"orders":[]}'
+            self.answer(200, told.encode(), {"X-Shopify-API-Version": listed[1]})
             return
         found = ORDER_PATH.fullmatch(self.path)
         body = shop.state.read(found[2]) if found else None

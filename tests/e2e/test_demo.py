@@ -17,7 +17,7 @@ from sandbox.demo_tenants import stored_orders
 from sandbox.system_process import ROOT
 
 KEYS = {
-    *("sent", "acknowledged", "unique_orders", "erp_orders", "lost", "duplicated", "mismatched"),
+    *("sent", "acknowledged", "unique_orders", "erp_orders", "erp_credits", "lost", "duplicated", "mismatched"),
     *("ack_ms_p50", "ack_ms_p99", "sync_ms_p50", "sync_ms_p99", "seconds"),
 }
 
@@ -42,6 +42,7 @@ def test_given_duplicates_and_reordering_when_the_demo_ends_then_every_order_arr
     assert (numbers["lost"], numbers["duplicated"], numbers["mismatched"]) == (0, 0, 0)
     assert numbers["erp_orders"] == numbers["unique_orders"] == 25
     assert numbers["sent"] >= numbers["acknowledged"] > 25
+    assert numbers["erp_credits"] > 0
     assert "exactly once" in ran.stdout
     assert ran.stderr == ""
 

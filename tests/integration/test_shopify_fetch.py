@@ -34,7 +34,9 @@ def test_given_an_order_when_fetched_then_the_newest_that_the_shop_has_told_of(s
     life = next(life for life in shop.lives if len(life.events) > 2)
     for event in life.events:
         shop.state.advance(event)
-        assert CONNECTOR.fetch_order(access(shop), life.external_id) == CONNECTOR.map(event.topic, event.body)
+        assert CONNECTOR.fetch_order(access(shop), life.external_id) == CONNECTOR.map(
+            "orders/updated", event.shown
+        )
     assert CONNECTOR.fetch_order(access(shop), life.external_id) == shop.expected_orders()[life.external_id]
 
 
