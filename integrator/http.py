@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import KW_ONLY, dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
@@ -49,6 +50,15 @@ class Answer:
             raise errors.Transient(
                 f"the answer {self.status} is not JSON", in_doubt=True, subject="not JSON", detail=self.text()
             ) from None
+
+    @property
+    def date(self) -> datetime | None:
+        """The time of the other side's clock, in whole seconds; None when it does not say."""
+        try:
+            told = parsedate_to_datetime(self.headers.get("Date", ""))
+        except (ValueError, TypeError):
+            return None
+        return told if told.tzinfo else told.replace(tzinfo=UTC)
 
     def text(self) -> str:
         """The body's first part as text, for `detail`. It may hold personal data."""

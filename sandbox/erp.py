@@ -196,7 +196,11 @@ class Handler(BaseHTTPRequestHandler):
     ) -> None:
         self.system.faults.count(self.system.faults.answers, str(status))
         body = json.dumps(content).encode()
-        headers = {"Date": self.date_time_string(), "Content-Type": media_type, "Content-Length": len(body)}
+        headers = {
+            "Date": self.date_time_string(time.time() + self.system.faults.settings.clock_seconds),
+            "Content-Type": media_type,
+            "Content-Length": len(body),
+        }
         if retry_after_seconds is not None:
             headers["Retry-After"] = f"{retry_after_seconds:g}"
         if self.close_connection:

@@ -45,6 +45,8 @@ class Settings(BaseModel):
     """Begins the random numbers anew."""
     latency_ms: Annotated[float, Field(ge=0, le=60_000)] = 0
     """Every request takes so much longer, an effect's before the effect."""
+    clock_seconds: float = 0
+    """Its clock is so much ahead, as every answer's Date shows."""
     retry_after_seconds: Annotated[float, Field(ge=0)] | None = 1
     """The Retry-After of 429 and 503; null sends none."""
     drip_ms: Annotated[float, Field(ge=0)] = 100

@@ -10,7 +10,7 @@ from sandbox.shop_orders import Life
 from sandbox.shop_server import ApiHandler, ShopServer, ShopState
 from sandbox.woo_orders import WooEvent
 
-ORDER_PATH = re.compile(r"/wp-json/wc/v3/orders/([0-9]+)(/refunds)?")
+ORDER_PATH = re.compile(r"/wp-json/wc/v3/orders(?:/([0-9]+)(/refunds)?)?")
 
 NO_ORDER = {"code": "woocommerce_rest_shop_order_invalid_id", "message": "Invalid ID.", "data": {"status": 404}}
 NO_ROUTE = {"code": "rest_no_route", "message": "No route was found.", "data": {"status": 404}}
@@ -65,6 +65,8 @@ class WooHandler(ApiHandler):
             self.answer(404, to_json(NO_ROUTE))
         elif self.headers.get("Authorization") != basic(shop.access_token):
             self.answer(401, to_json(NO_KEY))
+        elif found[1] is None:
+            self.answer(200, b"[]")
         elif found[2]:
             event = shop.state.now(found[1])
             self._refunds(event.refunds if event else (), parse_qs(parts.query))

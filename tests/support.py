@@ -210,6 +210,9 @@ class MemoryErp:
 
     def validate(self, config: Any, secrets: Any) -> None: ...
 
+    def check(self, access: ErpAccess) -> datetime | None:
+        return None
+
     def prepare(self, action: Action) -> Request:
         body: dict[str, Any] = {"kind": action.kind, "reference": action.reference, "remote_id": action.remote_id}
         body["order"] = action.order.model_dump(mode="json")
@@ -300,6 +303,9 @@ class MemoryShop:
         return None
 
     def validate(self, config: Any, secrets: Any) -> None: ...
+
+    def check(self, access: ShopAccess) -> datetime | None:
+        return None
 
     def map(self, topic: str, body: bytes) -> Order | None:
         return Order.model_validate_json(body) if topic == "order" else None

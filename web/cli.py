@@ -5,6 +5,7 @@ What can be expected to go wrong is told in one sentence; a traceback means a bu
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -17,7 +18,7 @@ from flask import Flask
 from flask.cli import AppGroup
 from pydantic import ValidationError
 
-from integrator import readiness
+from integrator import checkup, readiness
 from integrator.ledger import migrate
 from integrator.ledger.tenants import File, apply
 from integrator.ledger.transitions import hurry
@@ -145,6 +146,32 @@ def list_tenants(*, as_json: bool) -> None:
         for shop in tenant["shops"]:
             state = "" if shop["active"] else ", inactive"
             click.echo(f"  shop {shop['slug']}: {shop['platform']} to {shop['erp']}{state}")
+
+
+@tenants_group.command("check")
+@click.argument("tenant", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of lines.")
+@_told
+def check_tenants(tenant: str | None, *, as_json: bool) -> None:
+    """Ask every shop and management system, or TENANT's, whether it answers, and takes its credentials.
+
+    Each is asked once, for something that changes nothing, within its own deadline; its clock must be within a
+    minute of ours. Inactive shops and tenants are left out, unless TENANT is named. Exit status 1 if anything is
+    wrong.
+    """
+    ledger = services().ledger
+    migrate.check(ledger)
+    with ledger.read() as connection:
+        chosen = checkup.parts(connection, readiness.ring_of(services().settings), tenant)
+    if not chosen:
+        raise click.ClickException(f"There is no tenant {tenant}." if tenant else "There are no active tenants.")
+    findings = checkup.check_all(chosen)
+    if as_json:
+        click.echo(json.dumps({"checks": [finding.as_dict() for finding in findings]}, indent=2))
+    else:
+        for finding in findings:
+            click.echo(str(finding))
+    sys.exit(0 if all(finding.ok for finding in findings) else 1)
 
 
 def _gate(gate: dict[str, str | bool | None]) -> str:

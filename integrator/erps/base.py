@@ -7,6 +7,7 @@ sending the same bytes again, or by looking the reference up, as the system's `i
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol
 
@@ -133,6 +134,13 @@ class Erp(Protocol):
 
     def look_up(self, access: ErpAccess, reference: str) -> list[Found]:
         """Every record that carries the reference: none, one, or the two that must not be."""
+        ...
+
+    def check(self, access: ErpAccess) -> datetime | None:
+        """Ask for something harmless that needs these credentials; the system's clock, None when it does not say.
+
+        Raises what `look_up` raises when the system does not answer, or refuses them.
+        """
         ...
 
     def validate(self, config: Mapping[str, Any], secrets: Mapping[str, Any]) -> None:

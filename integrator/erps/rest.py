@@ -6,6 +6,7 @@ side from it. `ErpAccess.http` is made with the system's `url` as its base; `sen
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
@@ -24,6 +25,8 @@ DEADLINE_SECONDS = 15.0
 MAX_DEADLINE_SECONDS = 18.0
 """A call ends before its lease, which is 30 s."""
 MAX_SETTLE_SECONDS = 3_600.0
+NO_ORDER = "check/0"
+"""A reference that no order has: it begins with no shop's slug and ends with no order's id."""
 
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _UNMAPPED = {"unknown_sku": "sku", "unknown_tax": "tax", "unknown_payment": "payment"}
@@ -98,6 +101,13 @@ class RestErp:
         if any(record.reference != reference for record in records):
             raise _not_of_the_contract(answer)
         return [record.found() for record in records]
+
+    def check(self, access: ErpAccess) -> datetime | None:
+        """Ask whether orders can be kept now, and look up a reference that no order has."""
+        answer = access.http.request("GET", "/health", headers=_authorization(access))
+        _raise_for_answer(answer, asked="GET /health")
+        self.look_up(access, NO_ORDER)
+        return answer.date
 
     def validate(self, config: Mapping[str, Any], secrets: Mapping[str, Any]) -> None:
         """Check names and values. Raises ValueError with a sentence for people."""

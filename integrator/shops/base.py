@@ -98,6 +98,13 @@ class Shop(Protocol):
         """
         ...
 
+    def check(self, access: ShopAccess) -> datetime | None:
+        """Ask for something harmless that needs these credentials; the shop's clock, None when it does not say.
+
+        Raises what `fetch_order` raises when the shop does not answer, or refuses them.
+        """
+        ...
+
     def validate(self, config: Mapping[str, Any], secrets: Mapping[str, Any]) -> None:
         """Check a shop's configuration before it is stored. Raises ValueError with a sentence for people.
 

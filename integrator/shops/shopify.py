@@ -8,12 +8,13 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from integrator import errors
 from integrator.documents import Order
-from integrator.http import raise_for_status
+from integrator.http import Answer, raise_for_status
 from integrator.shops.base import Identity, Kind, ShopAccess, Unreadable, Unsigned
 from integrator.shops.payload import ID, Fields, parse, plain_id, utc_time
 from integrator.shops.shopify_order import map_order
@@ -119,18 +120,35 @@ class Shopify:
             raise errors.Unmapped("the answer is another order", subject="order.id")
         return map_order(order)
 
+    def check(self, access: ShopAccess) -> datetime | None:
+        """Read the shop and one order. Raises as `fetch_order` does, and Rejected for another shop.
+
+        Shopify: any token may read the shop; without the scope `read_orders` the orders are answered 403.
+        """
+        answer = self._ask(access, f"/admin/api/{API_VERSION}/shop.json")
+        shop = _content(answer).object("shop")
+        if shop is None or shop.text("myshopify_domain") != access.config["domain"]:
+            raise errors.Rejected(
+                f"the answer is of another shop than {access.config['domain']}",
+                subject="another shop",
+                remedy="Correct the shop's domain and address in the tenants' file, and apply it.",
+            )
+        some = {"limit": "1", "status": "any", "fields": "id"}
+        self._ask(access, f"/admin/api/{API_VERSION}/orders.json", some)
+        return answer.date
+
     def _get(self, access: ShopAccess, path: str) -> Fields:
+        return _content(self._ask(access, path))
+
+    def _ask(self, access: ShopAccess, path: str, params: Mapping[str, str] | None = None) -> Answer:
         headers = {"Accept": "application/json", "X-Shopify-Access-Token": access.secrets["access_token"]}
-        answer = access.http.request("GET", path, headers=headers)
+        answer = access.http.request("GET", path, headers=headers, params=params)
         if answer.status in {402, 423}:
             # Not Unauthorized: the token is good, so nobody has one to store. The shop's owner ends it.
             why = "is frozen until its bill is paid" if answer.status == 402 else "is locked by Shopify"
             raise errors.Transient(f"the shop {why}", subject=f"Shopify orders {answer.status}")
         raise_for_status(answer, subject="Shopify orders")
-        try:
-            return parse(answer.body)
-        except errors.Unmapped:  # a page of a proxy or of maintenance, not the API's word
-            raise errors.Transient("Shopify answered 200 without JSON", subject="Shopify orders") from None
+        return answer
 
     def validate(self, config: Mapping[str, Any], secrets: Mapping[str, Any]) -> None:
         """Check a shop's configuration. Raises ValueError with a sentence that names no secret.
@@ -155,6 +173,13 @@ class Shopify:
     def base_url(self, config: Mapping[str, Any]) -> str:
         """Give the address of the shop's API, without a slash at its end."""
         return str(config.get("url") or f"https://{config['domain']}").rstrip("/")
+
+
+def _content(answer: Answer) -> Fields:
+    try:
+        return parse(answer.body)
+    except errors.Unmapped:  # a page of a proxy or of maintenance, not the API's word
+        raise errors.Transient("Shopify answered 200 without JSON", subject="Shopify orders") from None
 
 
 def _header(headers: Mapping[str, str], name: str) -> str:

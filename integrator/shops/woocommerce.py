@@ -8,6 +8,7 @@ import base64
 import hmac
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, ClassVar
 
 from integrator import errors
@@ -139,6 +140,10 @@ class WooCommerce:
             raise errors.Transient("the order's refunds changed while they were read", subject="refunds changed")
         return map_order(order, refunds)
 
+    def check(self, access: ShopAccess) -> datetime | None:
+        """Read one order's id. WooCommerce: a key that may not read orders is answered 401."""
+        return _ask(access, "/wp-json/wc/v3/orders", {"per_page": "1", "_fields": "id"}).date
+
     def validate(self, config: Mapping[str, Any], secrets: Mapping[str, Any]) -> None:
         """Check a shop's configuration. Raises ValueError with a sentence that names no secret.
 
@@ -177,6 +182,10 @@ def _without_id(order: Fields) -> str:
 
 
 def _get(access: ShopAccess, path: str, params: Mapping[str, str] | None = None) -> bytes:
+    return _ask(access, path, params).body
+
+
+def _ask(access: ShopAccess, path: str, params: Mapping[str, str] | None = None) -> Answer:
     """Read one path. Raises what the status means, and Transient for a 200 that is not JSON."""
     key = f"{access.secrets['consumer_key']}:{access.secrets['consumer_secret']}"
     token = base64.b64encode(key.encode("ascii")).decode("ascii")
@@ -189,7 +198,7 @@ def _get(access: ShopAccess, path: str, params: Mapping[str, str] | None = None)
         (b"{", b"[")
     ):  # a page of a proxy or of maintenance, not the API's word
         raise errors.Transient("WooCommerce answered 200 without JSON", subject="WooCommerce orders")
-    return answer.body
+    return answer
 
 
 def _not_found(answer: Answer) -> errors.IntegratorError:
