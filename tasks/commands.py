@@ -14,10 +14,11 @@ from sqlalchemy import ColumnElement, Connection, and_, select
 from integrator import gate, readiness
 from integrator.config import settings
 from integrator.dispatch import Dispatcher
+from integrator.ledger import listing as listings
 from integrator.ledger.audit import audit as find_limbo
 from integrator.ledger.engine import Ledger, LossyLedger
 from integrator.ledger.migrate import check as check_schema
-from integrator.ledger.schema import erps, gates, shops, syncs, tenants
+from integrator.ledger.schema import State, erps, gates, shops, syncs, tenants
 from integrator.ledger.transitions import requeue as release_held
 from integrator.logs import configure
 
@@ -104,6 +105,65 @@ def requeue(
     click.echo(
         f"{released} sync{'s' * (released != 1)} {'would be' if dry_run else ''} released".replace("  ", " ")
     )
+
+
+@syncs_group.command("list")
+@click.option("--tenant", help="Only syncs of this tenant.")
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice([state.value for state in State]),
+    default=[state.value for state in listings.STOPPED],
+    show_default=True,
+    help="Only syncs in this state; may be given several times.",
+)
+@click.option("--order", "external_id", help="Only the order with this id in the shop.")
+@click.option("--fingerprint", help="Only this error group.")
+@click.option("--after", type=int, default=0, help="Go on after this sync id.")
+@click.option("--limit", type=click.IntRange(1, 1_000), default=50, show_default=True, help="Syncs on a page.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON list instead of text.")
+def list_syncs(as_json: bool, states: tuple[str, ...], **filters: Any) -> None:
+    """List syncs with what stopped them, and what to do. Held and dead ones, unless told otherwise."""
+    with _ledger() as ledger, ledger.read() as connection:
+        _require_tenant(connection, filters["tenant"])
+        found = listings.listing(connection, states=[State(state) for state in states], **filters)
+    if as_json:
+        click.echo(orjson.dumps([one.as_dict() for one in found]))
+        return
+    for one in found:
+        click.echo(f"sync {one.sync_id}  {one.tenant}: {one.kind} {one.external_id} of shop {one.shop}")
+        click.echo(f"  {one.state} since {one.since:%Y-%m-%d %H:%M:%S} UTC, attempts {one.attempts}")
+        _echo_error(one)
+    full = len(found) == filters["limit"]
+    click.echo(f"{len(found)} listed; --after {found[-1].sync_id} goes on" if full else f"{len(found)} listed")
+
+
+@syncs_group.command("errors")
+@click.option("--tenant", help="Only errors of this tenant.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1_000), default=50, show_default=True, help="Groups that are shown."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON list instead of text.")
+def list_errors(tenant: str | None, limit: int, as_json: bool) -> None:
+    """Group held and dead syncs by what one fix releases, the most first, with the command that does it."""
+    with _ledger() as ledger, ledger.read() as connection:
+        _require_tenant(connection, tenant)
+        found = listings.groups(connection, tenant=tenant, limit=limit)
+    if as_json:
+        click.echo(orjson.dumps([one.as_dict() for one in found]))
+        return
+    for one in found:
+        click.echo(f"{one.count} {one.state} of {one.tenant}, the first since {one.since:%Y-%m-%d %H:%M:%S} UTC")
+        _echo_error(one)
+        click.echo(f"  then: celery -A tasks syncs requeue --tenant {one.tenant} --fingerprint {one.fingerprint}")
+    click.echo(f"{len(found)} groups")
+
+
+def _echo_error(one: listings.Listed | listings.Group) -> None:
+    if one.error_class:
+        click.echo(f"  {one.error_class} {one.fingerprint}: {one.message}")
+        click.echo(f"  do: {one.remedy}")
 
 
 def _require_tenant(connection: Connection, tenant: str | None) -> None:

@@ -1,0 +1,118 @@
+"""What an operator looks at: syncs one by one, the oldest first, and the errors that stop them, by group."""
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, func, select, true
+
+from integrator.ledger.schema import IS_OPEN, State, in_state, shops, syncs, tenants
+
+STOPPED = (State.HELD, State.DEAD)
+"""States that only a person, or a newer delivery, ends."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One sync, named as people know it, with what stopped it last. No detail: that may hold personal data."""
+
+    sync_id: int
+    tenant: str
+    shop: str
+    kind: str
+    external_id: str
+    state: str
+    since: datetime
+    attempts: int
+    error_class: str | None
+    fingerprint: str | None
+    message: str | None
+    remedy: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "since": self.since.isoformat()}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Syncs of one tenant that one fix releases together, and the message of one of them."""
+
+    tenant: str
+    state: str
+    error_class: str
+    fingerprint: str
+    count: int
+    since: datetime
+    message: str
+    remedy: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "since": self.since.isoformat()}
+
+
+def listing(
+    connection: Connection,
+    *,
+    states: Collection[State] = STOPPED,
+    tenant: str | None = None,
+    fingerprint: str | None = None,
+    external_id: str | None = None,
+    after: int = 0,
+    limit: int = 50,
+) -> list[Listed]:
+    """A page of syncs in these states, by id; the next page begins after the last one's id."""
+    query = (
+        select(
+            syncs.c.id.label("sync_id"),
+            tenants.c.slug.label("tenant"),
+            shops.c.slug.label("shop"),
+            syncs.c.kind,
+            syncs.c.external_id,
+            syncs.c.state,
+            syncs.c.changed_at.label("since"),
+            syncs.c.attempts,
+            syncs.c.error_class,
+            syncs.c.error_fingerprint.label("fingerprint"),
+            syncs.c.error_message.label("message"),
+            syncs.c.error_remedy.label("remedy"),
+        )
+        .join(shops, syncs.c.shop_id == shops.c.id)
+        .join(tenants, shops.c.tenant_id == tenants.c.id)
+        .where(in_state(*states), syncs.c.id > after, IS_OPEN if State.DONE not in states else true())
+        .order_by(syncs.c.id)
+        .limit(limit)
+    )
+    for column, wanted in (
+        (tenants.c.slug, tenant),
+        (syncs.c.error_fingerprint, fingerprint),
+        (syncs.c.external_id, external_id),
+    ):
+        query = query if wanted is None else query.where(column == wanted)
+    return [Listed(**row) for row in connection.execute(query).mappings()]
+
+
+def groups(connection: Connection, *, tenant: str | None = None, limit: int = 50) -> list[Group]:
+    """The errors that stop syncs, the most frequent first."""
+    what = (tenants.c.slug, syncs.c.state, syncs.c.error_class, syncs.c.error_fingerprint)
+    count = func.count()
+    query = (
+        select(
+            *what,
+            count,
+            func.min(syncs.c.changed_at),
+            func.max(syncs.c.error_message),
+            func.max(syncs.c.error_remedy),
+        )
+        .join(shops, syncs.c.shop_id == shops.c.id)
+        .join(tenants, shops.c.tenant_id == tenants.c.id)
+        .where(in_state(*STOPPED), IS_OPEN)
+        .group_by(*what)
+        .order_by(count.desc(), *what)
+        .limit(limit)
+    )
+    if tenant is not None:
+        query = query.where(tenants.c.slug == tenant)
+    return [Group(*row) for row in connection.execute(query)]
