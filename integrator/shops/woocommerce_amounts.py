@@ -88,9 +88,7 @@ class Amounts:
         """
         if not quantity:
             return amount
-        exact = ROUNDING.copy()
-        exact.rounding = ROUND_CEILING
-        quotient = exact.divide(amount, quantity)
+        quotient = ROUNDING.divide(amount, quantity)
         price = quotient
         for places in range(FINER + 1):
             price = quotient.quantize(self.unit.scaleb(-places), ROUND_CEILING, context=ROUNDING)

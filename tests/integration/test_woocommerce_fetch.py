@@ -191,6 +191,12 @@ def test_given_a_200_that_is_no_order_when_fetched_then_transient_or_unmapped(
     assert type(caught.value) is expected
 
 
+def test_given_another_order_for_an_answer_when_fetched_then_it_is_not_taken(shop: WooSimulation) -> None:
+    shop.state.plan(200, body=shop.lives[1].events[0].body)
+    with pytest.raises(errors.Unmapped, match="another order"):
+        CONNECTOR.fetch_order(access(shop), shop.lives[0].external_id)
+
+
 @pytest.mark.parametrize("body", [b"{}", b"[1]", b"[{},", b"null"])
 def test_given_a_200_that_is_no_list_of_refunds_when_fetched_then_an_error(
     shop: WooSimulation, body: bytes

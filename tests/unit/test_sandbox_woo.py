@@ -5,7 +5,7 @@ from collections import Counter
 from decimal import Decimal
 from itertools import pairwise
 
-from integrator.documents.sums import check
+from integrator.documents.sums import check, check_refunds
 from integrator.shops.payload import parse
 from integrator.shops.woocommerce import WooCommerce
 from integrator.shops.woocommerce_order import map_order
@@ -65,6 +65,7 @@ def test_given_every_moment_of_a_life_when_mapped_then_it_adds_up_and_ends_in_th
             assert (order.external_id, order.updated_at) == (life.external_id, event.updated_at)
             assert all(refund.total.amount > 0 for refund in order.refunds)
             check(order)
+            check_refunds(order, order.refunds)
         facts = life.facts
         assert (order.total.amount, order.currency, order.cancelled) == (
             facts.total, facts.currency, facts.cancelled,

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from integrator.documents import Address, Customer, LineKind, Order, PaymentState
-from integrator.documents.sums import breakdown, check
+from integrator.documents.sums import breakdown, check, check_refunds
 from integrator.errors import TotalMismatch, Unmapped
 from integrator.shops.payload import Fields
 from integrator.shops.woocommerce import ORDER_TOPICS, WooCommerce
@@ -368,6 +368,7 @@ def test_given_refunds_when_mapped_then_what_went_back_is_positive_and_adds_up()
     order = mapped(sample("order.updated-refunded"), REFUNDS)
     goods, amount = order.refunds
     assert (goods.external_id, str(goods.total), goods.fees) == ("7020", "12.90 EUR", ())
+    assert goods.paid == goods.total
     (line,) = goods.lines
     assert (line.line_id, line.sku, line.quantity) == ("7002", "MUG-M", Decimal(1))
     assert (line.amount.amount, line.taxes[0].amount.amount) == (Decimal("12.90"), Decimal("2.24"))
@@ -376,6 +377,7 @@ def test_given_refunds_when_mapped_then_what_went_back_is_positive_and_adds_up()
     assert [(fee.title, str(fee.amount)) for fee in amount.fees] == [("Not itemised", "3.00 EUR")]
     assert order.payment_state is PaymentState.PARTIALLY_REFUNDED
     check(order)
+    check_refunds(order, order.refunds)
 
 
 def refund(**parts: Any) -> Json:
