@@ -15,7 +15,7 @@ from integrator.documents import Order
 from integrator.shops.payload import parse
 from integrator.shops.woocommerce_order import map_order
 from sandbox.shop import SendOptions, ShopSimulation
-from sandbox.shop_orders import Life
+from sandbox.shop_facts import Life
 from sandbox.shop_sender import Attempt
 from sandbox.shop_server import ShopServer
 from sandbox.woo_orders import WooEvent, lives

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import count as counter
 
-from sandbox.shop_orders import EPOCH, SKUS, Event, Facts, Life, PlainLine, euros
+from sandbox.shop_facts import Event, Facts, Life, PlainCredit, PlainLine, euros
+from sandbox.shop_orders import EPOCH, SKUS
 from sandbox.woo_payload import payload, refund_payload, to_bytes
 
 FIRST_ORDER_ID = 7_001
@@ -21,12 +22,11 @@ IDS_PER_ORDER = 100
 
 @dataclass(frozen=True)
 class WooEvent(Event):
-    """One webhook to be. `shown` is the order as the API gives it from then on, `refunds` their details.
+    """One webhook to be. `refunds` are their details as the API gives them from then on.
 
     `body` is what goes out if nothing has happened since: WooCommerce builds bodies when it delivers.
     """
 
-    shown: bytes = field(default=b"", repr=False)
     refunds: tuple[bytes, ...] = field(default=(), repr=False)
 
 
@@ -126,7 +126,18 @@ class WooDraft:
             lines=lines,
             total=euros(self.total),
             cancelled=self.given_up,
+            taxes=euros(self.shipping_tax + sum(self.line_tax(line.shown, line.tax_rate) for line in self.lines)),
+            credits=tuple(map(self.credit, self.refunds)),
         )
+
+    def credit(self, refund: WooRefund) -> PlainCredit:
+        """Say what must be credited for a refund. One of an amount alone has no lines and no taxes."""
+        if refund.line is None:
+            return PlainCredit(str(refund.refund_id), (), euros(0), euros(refund.amount))
+        back = refund.line.price * refund.quantity
+        line = PlainLine(refund.line.sku, refund.quantity, euros(back))
+        tax = euros(self.line_tax(back, refund.line.tax_rate))
+        return PlainCredit(str(refund.refund_id), (line,), tax, euros(refund.amount))
 
 
 def lives(count: int, *, seed: int, first: int = 0, restore: bool = False) -> Iterator[Life]:

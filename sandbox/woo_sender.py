@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from sandbox.shop_orders import Event, Life
+from sandbox.shop_facts import Event, Life
 from sandbox.shop_plan import SendOptions
 from sandbox.shop_sender import Attempt, Sender
 from sandbox.woo_server import NO_ORDER, WooState, to_json

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from urllib.parse import parse_qs, urlsplit
 
-from sandbox.shop_orders import Life
+from sandbox.shop_facts import Life
 from sandbox.shop_server import ApiHandler, ShopServer, ShopState
 from sandbox.woo_orders import WooEvent
 

@@ -4,12 +4,14 @@ import json
 from collections import Counter
 from decimal import Decimal
 from itertools import pairwise
+from typing import Any
 
-from integrator.documents.sums import check, check_refunds
+from integrator.documents import Refund
+from integrator.documents.sums import breakdown, check, check_refunds
 from integrator.shops.payload import parse
 from integrator.shops.woocommerce import WooCommerce
 from integrator.shops.woocommerce_order import map_order
-from sandbox.shop_orders import Life
+from sandbox.shop_facts import Life, PlainCredit
 from sandbox.shop_plan import SendOptions
 from sandbox.woo import WooSimulation
 from sandbox.woo_orders import WooEvent, lives
@@ -73,6 +75,19 @@ def test_given_every_moment_of_a_life_when_mapped_then_it_adds_up_and_ends_in_th
         assert [(line.sku, int(line.quantity), line.unit_price.amount) for line in order.lines] == [
             (line.sku, line.quantity, line.price) for line in facts.lines
         ]
+        assert breakdown(order).taxes == facts.taxes
+        assert [credited(refund) for refund in order.refunds] == [plain(credit) for credit in facts.credits or ()]
+
+
+def credited(refund: Refund) -> tuple[Any, ...]:
+    lines = [(line.sku, line.quantity, line.amount.amount) for line in refund.lines]
+    taxes = sum((tax.amount.amount for line in refund.lines for tax in line.taxes), Decimal(0))
+    return refund.external_id, refund.total.amount, taxes, lines
+
+
+def plain(credit: PlainCredit) -> tuple[Any, ...]:
+    lines = [(line.sku, line.quantity, line.price) for line in credit.lines]
+    return credit.refund_id, credit.total, credit.taxes, lines
 
 
 def test_given_refunds_of_pieces_when_mapped_then_nothing_of_them_is_left_over() -> None:
