@@ -32,7 +32,7 @@ class IntegratorError(Exception):
     Raise one of the subclasses; each says in its docstring when.
     """
 
-    remedy: ClassVar[str] = "Look at the sync's timeline."
+    remedy: ClassVar[str] = "Look at what was tried: `celery -A tasks syncs show`."
 
     def __init__(self, message: str, *, subject: str = "", detail: str = "", remedy: str | None = None) -> None:
         super().__init__(message)
@@ -88,20 +88,27 @@ class Rejected(IntegratorError):
     """The management system's own rules refuse the request, and will again. Nothing was done."""
 
     remedy = (
-        "Read the system's answer in the sync's detail, correct the record there or in the shop, then requeue."
+        "Read the answer with `celery -A tasks syncs show --detail`, correct the record there or the order in the "
+        "shop, then `celery -A tasks syncs requeue`."
     )
 
 
 class Unmapped(IntegratorError):
     """Something of the document has no counterpart: an unreadable body, a SKU, a tax, a payment method."""
 
-    remedy = "Add the missing mapping, or correct the document in the shop, then requeue the error group."
+    remedy = (
+        "Add what is named to the management system, or correct the order in the shop; then release all such "
+        "syncs with `celery -A tasks syncs requeue --fingerprint`."
+    )
 
 
 class TotalMismatch(IntegratorError):
     """The order does not add up, or the management system's total differs from the shop's."""
 
-    remedy = "Compare the amounts named; correct the order or the tenant's tolerance, then requeue."
+    remedy = (
+        "Compare the amounts named; correct the order where it is wrong, or the tenant's tolerance; then "
+        "`celery -A tasks syncs requeue`."
+    )
 
 
 class Unauthorized(IntegratorError):
@@ -113,13 +120,16 @@ class Unauthorized(IntegratorError):
 class NotFound(IntegratorError):
     """A record that we made, or were told of, is not there any more. It is never made again silently."""
 
-    remedy = "Find out who removed the record. Requeue to look again; remove the order in the shop to give it up."
+    remedy = (
+        "Find out who removed the record, and put it back; then `celery -A tasks syncs requeue`. If it is to stay "
+        "away, leave the sync as it is: nothing makes the record again."
+    )
 
 
 class Conflict(IntegratorError):
     """Two truths: two records with one reference, or a state that our plan can't leave."""
 
-    remedy = "Keep one of the records named, remove or correct the other, then requeue."
+    remedy = "Decide which of the two named is true, and correct the other; then `celery -A tasks syncs requeue`."
 
 
 class Bug(IntegratorError):

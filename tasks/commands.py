@@ -15,6 +15,7 @@ from integrator import gate, readiness
 from integrator.config import settings
 from integrator.dispatch import Dispatcher
 from integrator.ledger import listing as listings
+from integrator.ledger import timeline as timelines
 from integrator.ledger.audit import audit as find_limbo
 from integrator.ledger.engine import Ledger, LossyLedger
 from integrator.ledger.migrate import check as check_schema
@@ -132,9 +133,7 @@ def list_syncs(as_json: bool, states: tuple[str, ...], **filters: Any) -> None:
         click.echo(orjson.dumps([one.as_dict() for one in found]))
         return
     for one in found:
-        click.echo(f"sync {one.sync_id}  {one.tenant}: {one.kind} {one.external_id} of shop {one.shop}")
-        click.echo(f"  {one.state} since {one.since:%Y-%m-%d %H:%M:%S} UTC, attempts {one.attempts}")
-        _echo_error(one)
+        _echo_sync(one)
     full = len(found) == filters["limit"]
     click.echo(f"{len(found)} listed; --after {found[-1].sync_id} goes on" if full else f"{len(found)} listed")
 
@@ -154,10 +153,36 @@ def list_errors(tenant: str | None, limit: int, as_json: bool) -> None:
         click.echo(orjson.dumps([one.as_dict() for one in found]))
         return
     for one in found:
-        click.echo(f"{one.count} {one.state} of {one.tenant}, the first since {one.since:%Y-%m-%d %H:%M:%S} UTC")
+        others = " and others" if one.count > 1 else ""
+        since = f"the first since {one.since:%Y-%m-%d %H:%M:%S} UTC"
+        click.echo(f"{one.count} {one.state} of {one.tenant} ({one.external_id}{others}), {since}")
         _echo_error(one)
         click.echo(f"  then: celery -A tasks syncs requeue --tenant {one.tenant} --fingerprint {one.fingerprint}")
     click.echo(f"{len(found)} groups")
+
+
+@syncs_group.command()
+@click.argument("sync_id", type=int)
+@click.option("--detail", is_flag=True, help="Also what the other side answered; it may hold personal data.")
+def show(sync_id: int, detail: bool) -> None:
+    """Show one sync with all that came, was tried and was done, the oldest first. Times are UTC."""
+    with _ledger() as ledger, ledger.read() as connection:
+        found = listings.listing(connection, states=list(State), after=sync_id - 1, limit=1)
+        if not found or found[0].sync_id != sync_id:
+            raise click.ClickException(f"There is no sync {sync_id}.")
+        events = timelines.timeline(connection, sync_id)
+        said = timelines.detail(connection, sync_id) if detail else None
+    _echo_sync(found[0])
+    for event in events:
+        click.echo(f"  {event.at:%Y-%m-%d %H:%M:%S} {event.text}")
+    if said:
+        click.echo(f"The other side said:\n{said}")
+
+
+def _echo_sync(one: listings.Listed) -> None:
+    click.echo(f"sync {one.sync_id}  {one.tenant}: {one.kind} {one.external_id} of shop {one.shop}")
+    click.echo(f"  {one.state} since {one.since:%Y-%m-%d %H:%M:%S} UTC, attempts {one.attempts}")
+    _echo_error(one)
 
 
 def _echo_error(one: listings.Listed | listings.Group) -> None:

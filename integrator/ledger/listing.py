@@ -37,7 +37,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Group:
-    """Syncs of one tenant that one fix releases together, and the message of one of them."""
+    """Syncs of one tenant that one fix releases together; the id and the message of one of them."""
 
     tenant: str
     state: str
@@ -45,6 +45,7 @@ class Group:
     fingerprint: str
     count: int
     since: datetime
+    external_id: str
     message: str
     remedy: str
 
@@ -103,6 +104,7 @@ def groups(connection: Connection, *, tenant: str | None = None, limit: int = 50
             *what,
             count,
             func.min(syncs.c.changed_at),
+            func.min(syncs.c.external_id),
             func.max(syncs.c.error_message),
             func.max(syncs.c.error_remedy),
         )
