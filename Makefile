@@ -1,7 +1,7 @@
 # `make` lists the commands. Each sets itself up; ARGS goes to what it runs: make demo ARGS="--orders 50 --exit"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check format audit lock clean setup-run setup-dev
+.PHONY: help demo serve test check format docs audit lock clean setup-run setup-dev
 
 python := .venv/bin/python
 ARGS ?=
@@ -27,6 +27,9 @@ check: setup-dev ## Check style, format, types and which package may import whic
 format: setup-dev ## Format the code, and fix what can be fixed
 	@$(python) -m ruff check --fix-only .
 	@$(python) -m ruff format .
+
+docs: setup-dev ## Write the pages of docs/reference that are made from the code
+	@$(python) -m integrator.reference docs/reference
 
 audit: setup-dev ## Look the locked packages up in the vulnerability database (needs the internet)
 	@$(python) -m pip_audit --require-hashes --disable-pip -r requirements/run.txt
