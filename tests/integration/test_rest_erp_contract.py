@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import pytest
 
 from integrator import errors
-from integrator.documents import Line, Money, Order, PaymentState, Refund, RefundLine, Tax
+from integrator.documents import Fee, Line, Money, Order, PaymentState, Refund, RefundLine, ShippingLine, Tax
 from integrator.erps.base import Action, ErpAccess, Receipt, Request, StepKind
 from integrator.erps.rest import RestErp
 from integrator.http import Answer, Http
@@ -262,6 +262,23 @@ def test_given_an_order_when_credited_open_and_cancelled_then_each_credit_shows_
         ("88", "4.00", "4.00"),
         ("77", "4.00", "4.00"),
     ]
+
+
+@pytest.mark.parametrize(("taxes_included", "total"), [(False, "5.20"), (True, "4.00")])
+def test_given_a_credit_of_every_part_when_sent_then_the_system_comes_to_the_same_total(
+    sandbox: Sandbox, reference: str, taxes_included: bool, total: str
+) -> None:
+    vat = (Tax(title="VAT", amount=eur("0.40")),)
+    parts = {
+        "lines": (refund().lines[0].model_copy(update={"taxes": vat}),),
+        "shipping": (ShippingLine(title="Parcel", price=eur("3.00"), discount=eur("1.00"), taxes=vat),),
+        "fees": (Fee(title="Restocking", amount=eur("-2.00"), taxes=vat),),
+    }
+    content = order(total="20.00" if taxes_included else "23.33", taxes_included=taxes_included)
+    made = ERP.send(sandbox.access(), create(reference, content))
+    given_back = refund(total).model_copy(update=parts)
+    action = Action(StepKind.CREDIT, f"{reference}:credit", reference, made.remote_id, content, given_back)
+    assert ERP.send(sandbox.access(), ERP.prepare(action)).total == eur(total)
 
 
 def test_given_a_credit_that_does_not_add_up_when_sent_then_refused_and_its_key_is_free(
