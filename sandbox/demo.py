@@ -41,10 +41,10 @@ NAMED = 5
 class Demo:
     """One run."""
 
-    def __init__(self, given: argparse.Namespace, console: Console) -> None:
+    def __init__(self, given: argparse.Namespace, console: Console, ledger_url: str | None = None) -> None:
         self.given, self.console = given, console
         erps = tuple(f"erp-{slug}" for slug in SLUGS)
-        self.system = System(given.folder, workers=given.workers, erp=erps)
+        self.system = System(given.folder, ledger_url=ledger_url, workers=given.workers, erp=erps)
         counts = [given.orders // 2 + given.orders % 2, given.orders // 2]
         self.tenants = [
             DemoTenant.make(slug, count, seed=given.seed + n)
@@ -198,7 +198,7 @@ class Demo:
                 f"Orders of {slug}": f"{self.system.erp_urls[f'erp-{slug}']}/_sandbox/orders?limit=3"
                 for slug in SLUGS
             },
-            "Ledger": shown(self.system.folder.database("ledger")),
+            "Ledger": demo_ledger.shown_place(self.system.ledger_url),
             "Logs": f"{shown(self.system.folder.logs)}/",
         }
         self._say("\n  [bold]It is still up.[/] Have a look:\n")
@@ -231,7 +231,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, leave)
     try:
-        return Demo(given, console).run()
+        with demo_ledger.place(given.ledger) as ledger_url:
+            return Demo(given, console, ledger_url).run()
     except KeyboardInterrupt:
         console.print("\n  Stopped.")
         return 130
@@ -250,6 +251,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--workers", type=_at_least(1), default=2, help="worker processes; default 2")
     made.add_argument("--seed", type=int, default=1, help="other orders, duplicates and reordering")
     made.add_argument("--limit", type=float, default=300, help="seconds after which it gives up; default 300")
+    made.add_argument(
+        "--ledger", default="sqlite", help="sqlite (default), postgresql, or an empty database's URL"
+    )
     made.add_argument("--folder", type=Path, default=Path("var/demo"), help="for all that is kept")
     made.add_argument("--report", type=Path, help="write the numbers here, as JSON")
     made.add_argument("--exit", action="store_true", help="end when everything is done")

@@ -1,15 +1,67 @@
 """What the demo asks the ledger: how many syncs are in which state, what is stuck, and what was never needed."""
 
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import exists, func, inspect, make_url, select
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from integrator.ledger.engine import Ledger
 from integrator.ledger.schema import State, StepState, shops, steps, syncs, tenants
+from sandbox.postgres import NoPostgres, postgres
+from sandbox.system_process import SystemFailed, shown
 
 MOVING = (State.PENDING, State.QUEUED, State.RUNNING, State.RETRYING)
 """States that the system leaves by itself."""
+
+
+@contextmanager
+def place(wanted: str) -> Iterator[str | None]:
+    """Where the ledger is: None for a SQLite file of the demo's own, else a URL. Raises SystemFailed.
+
+    `wanted` is `sqlite`; `postgresql`, for a server that is started here and is gone afterwards; or a URL.
+    """
+    if wanted == "sqlite":
+        yield None
+        return
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(postgres()) if wanted == "postgresql" else _empty(wanted)
+        except (NoPostgres, subprocess.CalledProcessError) as error:
+            raise SystemFailed(f"No PostgreSQL can be started. {error}") from None
+        yield url
+
+
+def _empty(url: str) -> str:
+    """The URL, if it is of a ledger without tenants: the demo counts all that is there. Raises SystemFailed."""
+    try:
+        ledger = Ledger(url)
+        try:
+            with ledger.read() as connection:
+                known = inspect(connection).has_table(tenants.name)
+                used = known and connection.execute(select(tenants.c.id)).first() is not None
+        finally:
+            ledger.close()
+    except (SQLAlchemyError, ValueError, OSError) as error:
+        said = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise SystemFailed(f"{shown_place(url)} is no ledger that can be used: {said}") from None
+    if used:
+        raise SystemFailed(f"{shown_place(url)} holds tenants already. Give the demo an empty database.")
+    return url
+
+
+def shown_place(url: str) -> str:
+    """A ledger's URL as people read it: a file's path, or the address without its password."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        return "What --ledger names"
+    if parsed.get_backend_name() == "sqlite" and parsed.database:
+        return shown(Path(parsed.database))
+    return parsed.render_as_string(hide_password=True)
 
 
 @dataclass(frozen=True)

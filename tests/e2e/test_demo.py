@@ -2,8 +2,11 @@
 
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -11,10 +14,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from integrator.ledger.engine import Ledger
 from sandbox import demo
 from sandbox.demo_report import StoredOrder
 from sandbox.demo_tenants import stored_orders
 from sandbox.system_process import ROOT
+from tests.support import make_tenant
 
 KEYS = {
     *("sent", "acknowledged", "unique_orders", "erp_orders", "erp_credits", "lost", "duplicated", "mismatched"),
@@ -45,6 +50,65 @@ def test_given_duplicates_and_reordering_when_the_demo_ends_then_every_order_arr
     assert numbers["erp_credits"] > 0
     assert "exactly once" in ran.stdout
     assert ran.stderr == ""
+
+
+@pytest.fixture
+def main() -> Iterator[Callable[..., int]]:
+    """The demo's main in this process, whose signals are as before afterwards."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield lambda *options: demo.main(options)
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+def test_given_a_postgresql_of_its_own_when_the_demo_ends_then_every_order_arrived_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], main: Callable[..., int]
+) -> None:
+    report = tmp_path / "demo.json"
+    options = ["--ledger=postgresql", "--orders=10", "--rate=100", "--exit"]
+
+    status = main(*options, f"--report={report}", f"--folder={tmp_path / 'demo'}")
+
+    said = capsys.readouterr().out
+    if "No PostgreSQL can be started" in said and not os.environ.get("CI"):
+        pytest.skip("no PostgreSQL can be started here")
+    assert status == 0, said
+    numbers = json.loads(report.read_text())
+    assert (numbers["lost"], numbers["duplicated"], numbers["mismatched"]) == (0, 0, 0)
+    assert numbers["erp_orders"] == 10
+    assert not list((tmp_path / "demo").glob("ledger.sqlite3*"))
+
+
+@pytest.mark.parametrize(
+    ("ledger", "says"),
+    [
+        (
+            "postgresql+psycopg://ada:hunter2@127.0.0.1:9/nothing",
+            "127.0.0.1:9/nothing is no ledger that can be used",
+        ),
+        ("nonsense", "What --ledger names is no ledger that can be used"),
+        ("sqlite:////proc/nothing/ledger.sqlite3", "is no ledger that can be used"),
+    ],
+)
+def test_given_a_ledger_that_is_not_there_when_the_demo_starts_then_it_says_so(
+    ledger: str, says: str, capsys: pytest.CaptureFixture[str], main: Callable[..., int]
+) -> None:
+    assert main(f"--ledger={ledger}") == 1
+
+    said = capsys.readouterr().out
+    assert says in said
+    assert "hunter2" not in said
+
+
+def test_given_a_ledger_with_tenants_when_the_demo_starts_then_it_keeps_off(
+    sqlite_ledger: Ledger, capsys: pytest.CaptureFixture[str], main: Callable[..., int]
+) -> None:
+    make_tenant(sqlite_ledger)
+
+    assert main(f"--ledger={sqlite_ledger.url.render_as_string()}") == 1
+
+    assert "Give the demo an empty database" in capsys.readouterr().out
 
 
 def test_given_a_management_system_that_holds_other_orders_when_the_demo_ends_then_it_fails_and_counts_them(
