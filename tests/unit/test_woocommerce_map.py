@@ -536,7 +536,7 @@ def test_given_any_field_replaced_when_mapped_then_an_order_or_unmapped(data: st
         # A refund is replaced part by part: `fetch_order` gives objects only.
         places = [one for one in paths(raw) if len(one) > (1 if one[0] == "order" else 2)]
         path = data.draw(st.sampled_from(places), label="path")
-        put(raw, list(path), data.draw(VALUES, label="value"))
+        put(raw, list(path), copy.deepcopy(data.draw(VALUES, label="value")))  # a later path may lead into it
     with suppress(Unmapped):
         order = mapped(raw["order"], raw["refunds"])
         assert order.digest()
