@@ -1,7 +1,7 @@
 """Reading amounts of Shopify's REST order, in the shop's currency: money, discounts and taxes."""
 
 from dataclasses import dataclass
-from decimal import ROUND_DOWN, Context, Decimal
+from decimal import ROUND_DOWN, Context, Decimal, InvalidOperation
 
 from integrator.documents import Money, Tax
 from integrator.documents.money import EXACT
@@ -66,11 +66,18 @@ class Amounts:
             for tax in part.objects("tax_lines")
         )
 
-    def shared(self, total: Decimal, taxes: tuple[Tax, ...]) -> tuple[Tax, ...]:
+    def shared(self, part: Fields, name: str, total: Decimal, taxes: tuple[Tax, ...]) -> tuple[Tax, ...]:
         """Share an amount of tax out as `taxes` are, cut to its own digits; the last one takes what is left.
 
-        An amount that nothing says the taxes of is one tax without a rate.
+        An amount that nothing says the taxes of is one tax without a rate. `name` is the field that tells it:
+        taxes of both signs that nearly cancel out make shares of any size.
         """
+        try:
+            return self._shared(total, taxes)
+        except (ValueError, InvalidOperation):
+            part.refuse(name, "comes to taxes of more than 20 digits")
+
+    def _shared(self, total: Decimal, taxes: tuple[Tax, ...]) -> tuple[Tax, ...]:
         if not total:
             return ()
         whole = ZERO

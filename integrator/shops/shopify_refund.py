@@ -10,7 +10,7 @@ money that is paid for it later comes in one without lines. `total_price` less `
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 
 from integrator.documents import Fee, Money, Order, Refund, RefundLine, ShippingLine, StatedTotals, Tax
 from integrator.documents.money import EXACT
@@ -95,7 +95,12 @@ class _Mapper(Amounts):
             title=title or sold.refuse("title", "is missing"),
             quantity=quantity,
             amount=self.money(line, "subtotal") or line.refuse("subtotal", "is missing"),
-            taxes=self.shared(tax.amount if tax else ZERO, self.taxes(sold) or (known.taxes if known else ())),
+            taxes=self.shared(
+                line,
+                "total_tax",
+                tax.amount if tax else ZERO,
+                self.taxes(sold) or (known.taxes if known else ()),
+            ),
         )
 
     def shipping(self, refund: Fields) -> Iterator[ShippingLine]:
@@ -105,7 +110,7 @@ class _Mapper(Amounts):
         adjustments = [one for one in refund.objects("order_adjustments") if _kind(one) == SHIPPING]
         for number, adjustment in enumerate(adjustments):
             of = known[number] if len(known) == len(adjustments) else Fields({})
-            taxes = self.shared(self.taken(adjustment, "tax_amount"), self.taxes(of))
+            taxes = self.shared(adjustment, "tax_amount", self.taken(adjustment, "tax_amount"), self.taxes(of))
             yield self.shipping_line(
                 of, self.with_taxes(adjustment, self.taken(adjustment, "amount"), taxes), taxes
             )
@@ -114,7 +119,7 @@ class _Mapper(Amounts):
                 price = self.money(line, "subtotal_amount") or line.refuse("subtotal_amount", "is missing")
                 tax = self.money(line, "tax_amount")
                 share = tax.amount if tax else self.share_of_tax(of, price.amount)
-                yield self.shipping_line(of, price, self.shared(share, self.taxes(of)))
+                yield self.shipping_line(of, price, self.shared(line, "subtotal_amount", share, self.taxes(of)))
 
     def shipping_line(self, of: Fields, price: Money, taxes: tuple[Tax, ...]) -> ShippingLine:
         title = of.text("title") or of.text("code") or "Shipping"
@@ -129,7 +134,11 @@ class _Mapper(Amounts):
         charged = EXACT.subtract(price.amount, discount.amount) if price else ZERO
         if not charged or charged == given_back:
             return tax
-        return SHARES.divide(SHARES.multiply(tax, given_back), charged).quantize(tax, ROUND_HALF_UP, SHARES)
+        share = SHARES.divide(SHARES.multiply(tax, given_back), charged)
+        try:
+            return share.quantize(tax, ROUND_HALF_UP, SHARES)
+        except InvalidOperation:
+            of.refuse("price", "makes a tax of more than 20 digits")
 
     def fees(self, refund: Fields) -> Iterator[Fee]:
         duties = self.money(refund, "total_duties")
@@ -153,7 +162,7 @@ class _Mapper(Amounts):
                 reasons.add(adjustment.text("reason") or "Refund discrepancy")
         if amount or tax:
             self.fitting(refund, "order_adjustments", tax)
-            taxes = self.shared(tax, ())
+            taxes = self.shared(refund, "order_adjustments", tax, ())
             title = reasons.pop() if len(reasons) == 1 else "Refund discrepancy"
             yield Fee(title=title, amount=self.with_taxes(refund, amount, taxes), taxes=taxes)
 
