@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from integrator import connectors, errors
+from integrator import connectors, unreadable
 from integrator.ledger.access import ShopRow
 from integrator.ledger.records import Delivery, Failure
 from integrator.ledger.text import storable
@@ -26,11 +26,6 @@ KEPT_HEADERS = (
 HEADER_LIMIT = 512
 EXTERNAL_ID_LIMIT = 255
 """Characters: a longer id is no platform's, and an index would refuse it."""
-
-READ_AGAIN = (
-    "Look at the delivery's body in the ledger and find the order in the shop; saved there once more, it is sent "
-    "again. A body that is not the platform's means that somebody else knows the signing secret: change it."
-)
 
 
 @dataclass
@@ -96,19 +91,16 @@ def _check(external_id: str, updated_at: datetime | None) -> None:
 
 def _held(webhook: Webhook, shop: ShopRow, kept: dict[str, str], why: str) -> Delivery:
     """An unreadable body is kept all the same, under an id of its own, for a person to look at."""
-    failure = errors.Unmapped(
-        "The webhook's body has no readable id.", subject="body", detail=why, remedy=READ_AGAIN
-    )
     return Delivery(
         shop_id=shop.shop_id,
         gate_id=shop.gate_id,
         kind=Kind.ORDER,
-        external_id=f"delivery:{webhook.correlation_id}",
+        external_id=f"{unreadable.PREFIX}{webhook.correlation_id}",
         topic=next((value for name, value in kept.items() if name.endswith("-topic")), ""),
         updated_at=None,
         event_key=None,
         correlation_id=webhook.correlation_id,
         headers=kept,
         body=webhook.body,
-        failure=Failure.of(failure),
+        failure=Failure.of(unreadable.failure(why)),
     )

@@ -2,9 +2,10 @@
 
 from decimal import Decimal
 
+from integrator import unreadable
 from integrator.documents import Order, sums
 from integrator.erps.base import Action, StepKind
-from integrator.errors import Bug, Conflict, Transient, Unmapped
+from integrator.errors import Bug, Conflict, Transient
 from integrator.ledger.steps import Step
 from integrator.logs import get_logger
 from integrator.sync import plan as planning
@@ -15,9 +16,6 @@ from integrator.sync.settle import perform, reference, settle, verify
 from integrator.sync.sides import ErpSide, ShopSide
 
 log = get_logger(__name__)
-
-UNREADABLE = "delivery:"
-"""What the external id of a delivery begins with whose body had no readable id."""
 
 DONE = {
     StepKind.CREATE: "created",
@@ -34,8 +32,8 @@ def converge(run: Run, shop: ShopSide, erp: ErpSide) -> None:
     1. Settle what is in doubt. 2. Find the newest snapshot. 3. Plan. 4. Run the steps, asking the gate before
     each. 5. See that the totals agree, and that a create or credit which followed a doubt is alone. 6. Finish.
     """
-    if run.assignment.external_id.startswith(UNREADABLE):
-        raise Unmapped("The delivery has no readable order id.", subject="unreadable body")
+    if run.assignment.external_id.startswith(unreadable.PREFIX):
+        raise unreadable.failure()
     settle(run, erp)
     done = run.steps(erp.settle_seconds)
     order = _newest(run, shop, done)

@@ -462,7 +462,7 @@ def test_given_a_run_killed_between_its_steps_when_an_older_delivery_is_all_ther
 
 def test_given_a_body_without_a_readable_id_when_requeued_then_it_is_held_again(bench: Bench) -> None:
     sync_id = bench.deliver(moved(order(), external_id="delivery:abc"))
-    bench.fails(sync_id, errors.Unmapped, "no readable order id")
+    bench.fails(sync_id, errors.Unmapped, "no readable id")
     assert bench.shop.fetched == []
 
 
