@@ -35,6 +35,7 @@ def create_app(
     ledger = ledger or Ledger.from_settings(settings)
     publish = publish or Bells()
     app = Flask("web", static_folder=None)
+    app.url_map.merge_slashes = False  # shops follow no redirect, and its target would be the client's Host
     # One byte more than a body may have: Werkzeug cuts a streamed one off there without a word.
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes + 1
     problems.init_app(app)
