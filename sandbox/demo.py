@@ -207,6 +207,8 @@ class Demo:
         self._say(f"\n  [bold]Try in another shell[/], after [cyan]. {folder}/env[/]:\n")
         for command in (
             ".venv/bin/flask --app web tenants list",
+            ".venv/bin/flask --app web tenants check",
+            ".venv/bin/celery -A tasks syncs list --state done --limit 3",
             ".venv/bin/celery -A tasks syncs audit",
             ".venv/bin/celery -A tasks pause acme",
         ):
