@@ -31,23 +31,27 @@ SILENT_SECONDS = 0.05
 LINGER_SECONDS = 0.5
 """How long what a refused client still sends is thrown away, so that it can read its answer."""
 
+TAKE_SECONDS = 5.0
+"""How long a client may take to accept an answer. Those of many requests in a row fill what the kernel holds."""
+
 _STATUS = {
     errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
     errors.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    errors.UnsupportedTransferCoding: HTTPStatus.NOT_IMPLEMENTED,
     errors.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
 }
+"""Other nonsense is 400, an unknown transfer coding too (RFC 9112 says 501): balancers and alarms count a 5xx as
+our failure, so that anybody could have a healthy process taken out."""
 
 
 class TooSlow(ConnectionResetError):
-    """The client did not send its request in time. To gunicorn it is a connection that was cut."""
+    """The client did not send its request, or take its answer, in time. To gunicorn it is a cut connection."""
 
     def __init__(self) -> None:
         super().__init__(errno.ECONNRESET, "the client is too slow")
 
 
 class TimedSocket(socket.socket):
-    """A client's connection whose reads together end before `deadline` (`time.monotonic()`)."""
+    """A client's connection whose reads together end before `deadline` (`time.monotonic()`); writes end, too."""
 
     deadline = float("inf")
 
@@ -65,6 +69,14 @@ class TimedSocket(socket.socket):
         self.settimeout(left if allowed is None else min(allowed, left))
         try:
             return super().recv(size, flags)
+        except TimeoutError:
+            raise TooSlow from None
+
+    def sendall(self, data: Any, flags: int = 0, /) -> None:
+        """Write all. Raises TooSlow."""
+        self.settimeout(TAKE_SECONDS)
+        try:
+            super().sendall(data, flags)
         except TimeoutError:
             raise TooSlow from None
 

@@ -39,6 +39,10 @@ limit_request_line = 2_048
 limit_request_fields = 64
 limit_request_field_size = 8_190
 
+forwarded_allow_ips = ""
+"""Nobody's word on scheme or path is taken. Nothing here asks for it, and what a proxy on this machine passes on
+could be a client's: SCRIPT_NAME moves the path, two schemes that differ are refused."""
+
 accesslog = None
 control_socket_disable = True
 
