@@ -156,7 +156,7 @@ def check_tenants(tenant: str | None, *, as_json: bool) -> None:
     """Ask every shop and management system, or TENANT's, whether it answers, and takes its credentials.
 
     Each is asked once, for something that changes nothing, within its own deadline; its clock must be within a
-    minute of ours. Inactive shops and tenants are left out, unless TENANT is named. Exit status 1 if anything is
+    minute of ours. Inactive shops are left out, and inactive tenants unless named. Exit status 1 if anything is
     wrong.
     """
     ledger = services().ledger

@@ -84,7 +84,8 @@ class RestErp:
         """
         headers = {**_authorization(access), "Idempotency-Key": request.key, "Content-Type": "application/json"}
         answer = access.http.request(request.method, request.path, headers=headers, body=request.body)
-        _raise_for_answer(answer, asked=re.sub(r"(?<=/orders/)[^/]+", "{id}", f"{request.method} {request.path}"))
+        asked = re.sub(r"(?<=/orders/)[^/]+", "{id}", f"{request.method} {request.path}")
+        _raise_for_answer(answer, asked=asked, sent=request.body)
         receipt = _confirmed(_read(Record, answer), request)
         if receipt is None:
             raise _not_of_the_contract(answer)
@@ -172,7 +173,7 @@ def _confirmed(record: Record, request: Request) -> Receipt | None:
     return Receipt(record.id, record.money(record.total))
 
 
-def _raise_for_answer(answer: Answer, *, asked: str) -> None:
+def _raise_for_answer(answer: Answer, *, asked: str, sent: bytes = b"{}") -> None:
     """Raise what a problem's `code` says more exactly than its status; else what the status says."""
     problem = _problem(answer)
     code = problem.get("code", "")
@@ -183,7 +184,10 @@ def _raise_for_answer(answer: Answer, *, asked: str) -> None:
         )
     if answer.status == 422 and code == "total_mismatch":
         its = f"{problem.get('total', 'another amount')} {problem.get('currency', '')}".strip()
-        raise errors.TotalMismatch(f"{asked}: the system's total is {its}", subject="system's total", **said)
+        ours = orjson.loads(sent).get("total", "not given")
+        raise errors.TotalMismatch(
+            f"{asked}: the system's total is {its}, the shop's {ours}", subject="system's total", **said
+        )
     if answer.status == 422 and code in _UNMAPPED:
         subject = f"{_UNMAPPED[code]} {problem.get(_UNMAPPED[code], '')}".strip()
         raise errors.Unmapped(f"{asked}: the system does not know the {subject}", subject=subject, **said)

@@ -18,6 +18,12 @@ ID = re.compile(r"[1-9][0-9]{0,39}", re.ASCII)
 """An id as text: plain digits, no sign, no leading zero; platforms exceed 2^53 and 2^63, nobody 40 digits."""
 
 NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?", re.ASCII)
+CORRECT = (
+    "Look at that field of the order in the shop. If it is wrong, correct it there: saved, the order is sent "
+    "again. If it is right, the connector does not know it yet: report the message, and the field's value."
+)
+"""What a person does about a field that can't be read: no mapping would help."""
+
 SURROGATE = re.compile("[\ud800-\udfff]")
 DIGITS = 20
 """The digits that an amount of the canonical model has at most."""
@@ -93,7 +99,7 @@ class Fields:
     def refuse(self, name: str, why: str) -> NoReturn:
         """Raise Unmapped for a field. Indexes stay out of the subject, so that equal errors group."""
         where = self.where(name)
-        raise Unmapped(f"{where} {why}", subject=re.sub(r"\[\d+]", "[]", where))
+        raise Unmapped(f"{where} {why}", subject=re.sub(r"\[\d+]", "[]", where), remedy=CORRECT)
 
     def has(self, *names: str) -> bool:
         """Whether any of the fields is there at all, null or not."""

@@ -37,6 +37,11 @@ ORDER_TOPICS = frozenset(
 CHANGE_TOPICS = {"refunds/create": (), "orders/edited": ("order_edit",)}
 """The topics whose body is only a change, and where in it the order's id, `order_id`, stands."""
 
+NOT_SHOWN = (
+    "If the order is over 60 days old, give the app the scope `read_all_orders`, then `celery -A tasks syncs "
+    "requeue`. If it was deleted in the shop, cancel it in the management system by hand."
+)
+
 DOMAIN = re.compile(r"[a-z0-9][a-z0-9-]*\.myshopify\.com", re.ASCII)
 SHORT_TOKEN = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 VISIBLE = re.compile(r"[!-~]+", re.ASCII)
@@ -114,6 +119,9 @@ class Shopify:
             order = self._get(access, f"/admin/api/{API_VERSION}/orders/{external_id}.json").object("order")
         except errors.Transient as error:
             raise errors.Transient(error.message, subject=error.subject, detail=error.detail) from None
+        except errors.NotFound as error:
+            said = {"subject": error.subject, "detail": error.detail}
+            raise errors.NotFound(f"the shop shows no order {external_id}", remedy=NOT_SHOWN, **said) from None
         if order is None:
             raise errors.Unmapped("the answer holds no order", subject="order")
         if plain_id(order.values.get("id")) != external_id:

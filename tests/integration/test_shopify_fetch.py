@@ -68,7 +68,7 @@ def test_given_what_is_no_id_when_fetched_then_no_request_is_made(shop: ShopSimu
         (423, errors.Transient, "locked"),
         (401, errors.Unauthorized, "401"),
         (403, errors.Unauthorized, "403"),
-        (404, errors.NotFound, "404"),
+        (404, errors.NotFound, "the shop shows no order 59"),
         (406, errors.Rejected, "406"),
         (429, errors.Throttled, "429"),
         (430, errors.Rejected, "430"),

@@ -396,7 +396,7 @@ def test_given_a_refused_credit_when_sent_then_the_error_groups_without_the_orde
     _, access = answering(422, problem("total_mismatch", total="21.99", currency="EUR"))
     with pytest.raises(errors.TotalMismatch) as raised:
         ERP.send(access, CREDIT)
-    assert raised.value.message == "POST /orders/{id}/credits: the system's total is 21.99 EUR"
+    assert raised.value.message == "POST /orders/{id}/credits: the system's total is 21.99 EUR, the shop's 22.00"
 
 
 def test_given_a_cancelled_order_as_answer_when_a_cancellation_is_sent_then_accepted() -> None:
@@ -416,14 +416,14 @@ def problem(code: str, **members: Any) -> dict[str, Any]:
             problem("total_mismatch", total="29.90", currency="EUR"),
             errors.TotalMismatch,
             "system's total",
-            "POST /orders: the system's total is 29.90 EUR",
+            "POST /orders: the system's total is 29.90 EUR, the shop's 37.00",
         ),
         (
             422,
             problem("total_mismatch", total="Jane Sample"),
             errors.TotalMismatch,
             "system's total",
-            "POST /orders: the system's total is another amount",
+            "POST /orders: the system's total is another amount, the shop's 37.00",
         ),
         (
             422,
