@@ -56,7 +56,7 @@ class Answer:
         """The time of the other side's clock, in whole seconds; None when it does not say."""
         try:
             told = parsedate_to_datetime(self.headers.get("Date", ""))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):  # a year of 20 digits
             return None
         return told if told.tzinfo else told.replace(tzinfo=UTC)
 
@@ -215,5 +215,5 @@ def retry_after_seconds(answer: Answer) -> float | None:
     try:
         then, now = parsedate_to_datetime(value), parsedate_to_datetime(answer.headers.get("Date", ""))
         return min(max((then - now).total_seconds(), 0.0), MAX_RETRY_AFTER_SECONDS)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):  # a year of 20 digits
         return None

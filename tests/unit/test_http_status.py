@@ -1,6 +1,7 @@
 """What an answer means: its status, its Retry-After, and its JSON. No socket."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -78,6 +79,7 @@ def test_given_a_failure_of_the_server_when_judged_then_transient_and_only_503_n
         ({"Retry-After": "Thu, 31 Dec 2099 10:00:00 GMT", "Date": "Tue, 01 Jul 2098 10:00:00 GMT"}, 86_400),
         ({"Retry-After": "Tue, 01 Jul 2098 10:00:00 GMT"}, None),
         ({"Retry-After": "Tue, 01 Jul 2098 10:00:00 GMT", "Date": "today"}, None),
+        ({"Retry-After": "Tue, 01 Jul 99999999999999999999 10:00:00 GMT"}, None),
         ({"Retry-After": "Tue, 01 Jul 2098 10:00:00 -0000", "Date": "Tue, 01 Jul 2098 10:00:00 GMT"}, None),
     ],
 )
@@ -139,3 +141,18 @@ def test_given_a_long_answer_when_it_becomes_detail_then_it_is_cut() -> None:
     with pytest.raises(errors.Rejected) as raised:
         raise_for_status(answer(422, b"\xc3\xa9" * 100_000), subject="POST /orders")
     assert raised.value.detail == "\u00e9" * errors.DETAIL_LIMIT
+
+
+@pytest.mark.parametrize(
+    ("told", "date"),
+    [
+        ("Tue, 01 Jul 2098 10:00:00 GMT", datetime(2098, 7, 1, 10, tzinfo=UTC)),
+        ("Tue, 01 Jul 2098 10:00:00 -0000", datetime(2098, 7, 1, 10, tzinfo=UTC)),
+        ("Tue, 01 Jul 99999999999999999999 10:00:00 GMT", None),
+        ("Tue, 01 Jul 2098 10:00:00 +9999", None),
+        ("today", None),
+        ("", None),
+    ],
+)
+def test_given_a_date_field_when_read_then_the_time_or_nothing(told: str, date: datetime | None) -> None:
+    assert Answer(200, {"Date": told}, b"").date == date
