@@ -54,6 +54,22 @@ class Group:
         return {**asdict(self), "since": self.since.isoformat()}
 
 
+_COLUMNS = (
+    syncs.c.id.label("sync_id"),
+    tenants.c.slug.label("tenant"),
+    shops.c.slug.label("shop"),
+    syncs.c.kind,
+    syncs.c.external_id,
+    syncs.c.state,
+    syncs.c.changed_at.label("since"),
+    syncs.c.attempts,
+    syncs.c.error_class,
+    syncs.c.error_fingerprint.label("fingerprint"),
+    syncs.c.error_message.label("message"),
+    syncs.c.error_remedy.label("remedy"),
+)
+
+
 def listing(
     connection: Connection,
     *,
@@ -66,20 +82,7 @@ def listing(
 ) -> list[Listed]:
     """A page of syncs in these states, by id; the next page begins after the last one's id."""
     query = (
-        select(
-            syncs.c.id.label("sync_id"),
-            tenants.c.slug.label("tenant"),
-            shops.c.slug.label("shop"),
-            syncs.c.kind,
-            syncs.c.external_id,
-            syncs.c.state,
-            syncs.c.changed_at.label("since"),
-            syncs.c.attempts,
-            syncs.c.error_class,
-            syncs.c.error_fingerprint.label("fingerprint"),
-            syncs.c.error_message.label("message"),
-            syncs.c.error_remedy.label("remedy"),
-        )
+        select(*_COLUMNS)
         .join(shops, syncs.c.shop_id == shops.c.id)
         .join(tenants, shops.c.tenant_id == tenants.c.id)
         .where(in_state(*states), syncs.c.id > after, IS_OPEN if State.DONE not in states else true())
