@@ -30,7 +30,7 @@ from integrator.ledger.engine import Ledger
 from integrator.ledger.records import Accepted, Delivery
 from integrator.ledger.schema import CAUSES, erps, gates, shops, syncs, tenants
 from integrator.secrets import KeyRing, key_ring
-from integrator.shops.base import Identity, Shop, ShopAccess
+from integrator.shops.base import Deleted, Identity, Shop, ShopAccess
 
 T0 = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -293,6 +293,7 @@ class MemoryShop:
     topic_header: ClassVar[str] = "x-topic"
     orders: dict[str, Order] = field(default_factory=dict)
     fetched: list[str] = field(default_factory=list)
+    deleted: set[str] = field(default_factory=set)
 
     def base_url(self, config: Any) -> str:
         return "http://memory.invalid"
@@ -312,6 +313,8 @@ class MemoryShop:
 
     def fetch_order(self, access: ShopAccess, external_id: str) -> Order:
         self.fetched.append(external_id)
+        if external_id in self.deleted:
+            raise Deleted(f"order {external_id} was deleted", subject="order")
         if external_id not in self.orders:
             raise errors.NotFound(f"no order {external_id}", subject="order")
         return self.orders[external_id]

@@ -1,13 +1,16 @@
 """Orders: bring one order in the management system to what the shop says."""
 
+from contextlib import suppress
 from decimal import Decimal
 
 from integrator import unreadable
+from integrator.clock import EPOCH
 from integrator.documents import Order, sums
 from integrator.erps.base import Action, StepKind
 from integrator.errors import Bug, Conflict, Transient
 from integrator.ledger.steps import Step
 from integrator.logs import get_logger
+from integrator.shops.base import Deleted
 from integrator.sync import plan as planning
 from integrator.sync.agree import agree
 from integrator.sync.plan import CONTENTS, CREDIT, Applied, Fetch, Keep, Missing, Take
@@ -36,7 +39,11 @@ def converge(run: Run, shop: ShopSide, erp: ErpSide) -> None:
         raise unreadable.failure()
     settle(run, erp)
     done = run.steps(erp.settle_seconds)
-    order = _newest(run, shop, done)
+    try:
+        order = _newest(run, shop, done)
+    except Deleted as error:
+        _give_up(run, shop, erp, done, error)
+        return
     if order is None:
         verify(run, erp)
         _finish_unchanged(run)
@@ -94,6 +101,34 @@ def _newest(run: Run, shop: ShopSide, done: list[Step]) -> Order | None:
         choice = Fetch(reason, choice.updated_at)
     log.info("order_fetched", sync_id=run.sync_id, reason=choice.reason)
     return _not_older(choice, _same_order(about.external_id, shop.fetch_order(about.external_id)))
+
+
+def _give_up(run: Run, shop: ShopSide, erp: ErpSide, done: list[Step], error: Deleted) -> None:
+    """Cancel what the shop has deleted, and nothing else: its content is not brought up to date first.
+
+    Raises Deleted when no delivery tells any more what the order was, so that a person cancels it.
+    """
+    applied = planning.fold(done)
+    reason = "deleted before it was created" if applied is None else "deleted in the shop"
+    if applied is not None and not applied.cancelled:
+        order = _last_known(run, shop)
+        if order is None:
+            raise error
+        at = order.updated_at or order.placed_at or EPOCH
+        order = order.model_copy(update={"cancelled_at": at, "cancel_reason": reason})
+        perform(run, erp, _action(run, Missing(StepKind.CANCEL), order, applied, done))
+        reason = f"cancelled: {reason}"
+    verify(run, erp)
+    run.finish(reason, seen_updated_at=run.assignment.seen_updated_at, seen_digest=planning.DELETED)
+
+
+def _last_known(run: Run, shop: ShopSide) -> Order | None:
+    """The newest order that a delivery's body tells."""
+    for candidate in run.candidates():
+        with suppress(Unmapped):
+            if order := shop.map(candidate.topic, run.body(candidate.delivery_id)):
+                return _same_order(run.assignment.external_id, order)
+    return None
 
 
 def _not_older(choice: Fetch, order: Order) -> Order:

@@ -19,6 +19,10 @@ CREDIT = "/credit/"
 """What stands before the refund's id in a credit's key (S3)."""
 
 
+DELETED = "deleted"
+"""Stands for a digest: the shop said that the order was deleted. Whatever comes after that, the shop is asked."""
+
+
 @dataclass(frozen=True)
 class Applied:
     """What the management system holds, folded from the steps that were applied to it.
@@ -168,6 +172,8 @@ def choose(  # noqa: PLR0911 - one rule a line
     """
     times = [candidate.updated_at for candidate in candidates if candidate.updated_at is not None]
     latest = max([*times, *([newest.updated_at] if newest.updated_at else [])], default=None)
+    if newest.digest == DELETED:
+        return Fetch("the shop had deleted it", latest)
     if len(times) < len(candidates):
         return Fetch("a delivery says no time", latest)
     if not candidates:
