@@ -7,7 +7,7 @@ from integrator import unreadable
 from integrator.clock import EPOCH
 from integrator.documents import Order, sums
 from integrator.erps.base import Action, StepKind
-from integrator.errors import Bug, Conflict, Transient
+from integrator.errors import Bug, Conflict, Transient, Unmapped
 from integrator.ledger.steps import Step
 from integrator.logs import get_logger
 from integrator.shops.base import Deleted
