@@ -1,10 +1,24 @@
 """All settings, read once from the environment (prefix `INTEGRATOR_`); the one place where they are named."""
 
+import re
 from functools import cache
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+LEDGER_DRIVERS = frozenset({"sqlite", "sqlite+pysqlite", "postgres", "postgresql", "postgresql+psycopg"})
+"""What may stand before `://` in the ledger's URL; every PostgreSQL is spoken to with psycopg."""
+
+LEDGER_URL_FORMS = "`sqlite:///PATH` or `postgresql+psycopg://USER:PASSWORD@HOST:PORT/NAME`"
+"""What the ledger's URL looks like."""
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+_BIND = re.compile(r"unix:.+|(?:\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(?P<port>\d{1,5})")
 
 
 class Settings(BaseSettings):
@@ -13,7 +27,9 @@ class Settings(BaseSettings):
     AWS credentials and the region are not here: boto3 finds them by its own chain (environment, profile, role).
     """
 
-    model_config = SettingsConfigDict(env_prefix="INTEGRATOR_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="INTEGRATOR_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     ledger_url: str = Field(
         "sqlite:///var/integrator.sqlite3",
@@ -96,6 +112,39 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    @field_validator("ledger_url")
+    @classmethod
+    def _read_ledger_url(cls, value: str) -> str:
+        try:
+            driver = make_url(value).drivername
+        except (ArgumentError, ValueError):
+            driver = ""
+        if driver not in LEDGER_DRIVERS:
+            raise ValueError(f"is no ledger's URL; write {LEDGER_URL_FORMS}")
+        return value
+
+    @field_validator("sqs_endpoint_url", "sqs_queue_url_prefix")
+    @classmethod
+    def _read_url(cls, value: str | None) -> str | None:
+        if value and not _is_http(value):
+            raise ValueError("is no URL of http or https with a host")
+        return value
+
+    @field_validator("bind")
+    @classmethod
+    def _read_bind(cls, value: str) -> str:
+        found = _BIND.fullmatch(value)
+        if found is None or int(found["port"] or 0) > 65_535:
+            raise ValueError("is no address to listen at; write HOST:PORT, like 127.0.0.1:8000, or unix:PATH")
+        return value
+
+    @field_validator("log_level")
+    @classmethod
+    def _read_log_level(cls, value: str) -> str:
+        if value.upper() not in LOG_LEVELS:
+            raise ValueError(f"is none of {', '.join(LOG_LEVELS)}")
+        return value.upper()
+
     def queue_name(self, queue: str) -> str:
         """The name in SQS of one of our queues."""
         return f"{self.sqs_queue_prefix}{queue}"
@@ -105,6 +154,14 @@ class Settings(BaseSettings):
         endpoint = self.sqs_endpoint_url or f"https://sqs.{self.sqs_region}.amazonaws.com"
         prefix = self.sqs_queue_url_prefix or f"{endpoint.rstrip('/')}/000000000000/"
         return f"{prefix.rstrip('/')}/{self.queue_name(queue)}"
+
+
+def _is_http(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 @cache

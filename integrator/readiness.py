@@ -1,11 +1,14 @@
 """What a process makes sure of before it works: schema, durability and keys; and sentences for what is wrong."""
 
+import sys
+
 from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from integrator.config import Settings
+from integrator import config
+from integrator.config import LEDGER_URL_FORMS, Settings
 from integrator.ledger import migrate
 from integrator.ledger.engine import Ledger, LossyLedger
 from integrator.ledger.migrate import OldSchema
@@ -13,8 +16,25 @@ from integrator.ledger.schema import erps, shops
 from integrator.ledger.tenants import ApplyError
 from integrator.secrets import KeyRing, SecretsError
 
-EXPECTED = (SecretsError, ApplyError, OldSchema, LossyLedger, DBAPIError, OSError, ValidationError)
+EXPECTED = (
+    SecretsError,
+    ApplyError,
+    OldSchema,
+    LossyLedger,
+    DBAPIError,
+    ArgumentError,
+    OSError,
+    ValidationError,
+)
 """What goes wrong by configuration or circumstance: it is told in a sentence, not with a traceback."""
+
+
+def settings_or_exit() -> Settings:
+    """The process's settings; what is wrong with them ends it with a line for each, instead of a traceback."""
+    try:
+        return config.settings()
+    except ValidationError as error:
+        sys.exit(f"Error: {sentence(error)}")
 
 
 def ring_of(settings: Settings) -> KeyRing:
@@ -36,11 +56,14 @@ def check(settings: Settings, ledger: Ledger) -> None:
 
 
 def sentence(error: Exception, ledger_url: URL | None = None) -> str:
-    """Say in one line what is wrong and what to do. Nothing of it is a secret."""
+    """Say what is wrong and what to do, in one line; of settings, in one for each. Nothing of it is a secret."""
     if isinstance(error, ValidationError):
-        return "; ".join(
-            f"INTEGRATOR_{'_'.join(map(str, found['loc'])).upper()}: {found['msg']}" for found in error.errors()
+        return "\n".join(
+            _setting(str(found["loc"][0]) if found["loc"] else "", found["msg"])
+            for found in error.errors(include_input=False, include_url=False, include_context=False)
         )
+    if isinstance(error, ArgumentError):
+        return f"INTEGRATOR_LEDGER_URL is no ledger's URL; write {LEDGER_URL_FORMS}."
     if isinstance(error, DBAPIError | OSError):
         where = ledger_url.render_as_string(hide_password=True) if ledger_url else "INTEGRATOR_LEDGER_URL"
         cause = error.orig if isinstance(error, DBAPIError) else error.strerror
@@ -50,3 +73,11 @@ def sentence(error: Exception, ledger_url: URL | None = None) -> str:
             "Check that it runs and that INTEGRATOR_LEDGER_URL is right."
         )
     return str(error)
+
+
+def _setting(name: str, wrong: str) -> str:
+    """A line about one setting: its variable, what is wrong with its value, and what it is for."""
+    field = Settings.model_fields.get(name)
+    meaning = f" It is for: {field.description}" if field else ""
+    wrong = wrong.removeprefix("Value error, ").replace("Input should be", "must be")
+    return f"INTEGRATOR_{name.upper()} {wrong}.{meaning}"

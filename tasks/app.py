@@ -7,6 +7,7 @@ from typing import Any
 from celery import Celery
 from celery.signals import setup_logging, worker_init, worker_shutting_down
 
+from integrator import readiness
 from integrator.config import settings
 from integrator.ledger.engine import Ledger
 from integrator.logs import configure
@@ -15,6 +16,7 @@ from tasks import startup
 SHUTDOWN_SECONDS = 25
 """How long a worker that is told to stop lets its runs finish, under the 30 s that Kubernetes gives."""
 
+readiness.settings_or_exit()  # before Celery asks for its own, in whose midst nobody could tell it
 app = Celery("integrator")
 app.config_from_object("celeryconfig")
 

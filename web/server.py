@@ -7,18 +7,11 @@ and opens its connections there. TLS ends in front of it.
 import sys
 from typing import Any
 
-from pydantic import ValidationError
-
 from integrator import logs, readiness
-from integrator.config import settings
 from integrator.ledger.engine import Ledger
 from web.bells import Bells
 
-try:
-    _settings = settings()
-except ValidationError as _error:
-    sys.exit(f"Error: {readiness.sentence(_error)}")
-
+_settings = readiness.settings_or_exit()
 _on_sqlite = Ledger.from_settings(_settings).on_sqlite
 
 wsgi_app = "web:create_app()"

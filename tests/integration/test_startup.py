@@ -1,5 +1,8 @@
 """What a serving process refuses to start on, and the sentence that it says."""
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import click
@@ -67,3 +70,42 @@ def test_given_flask_run_when_it_makes_the_app_then_it_checks_and_other_commands
                 create_app(settings, ledger=sqlite_ledger)
         else:
             create_app(settings, ledger=sqlite_ledger)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["flask", "--app", "web", "ledger", "check"],
+        ["flask", "--app", "web", "run"],
+        ["celery", "-A", "tasks", "syncs", "audit"],
+        ["celery", "-A", "tasks", "worker"],
+        ["celery", "-A", "tasks", "scheduler"],
+        ["gunicorn", "-c", "python:web.server"],
+        ["sandbox.serve"],
+    ],
+    ids="-".join,
+)
+def test_given_wrong_settings_when_any_command_starts_then_each_is_told_in_a_line(command: list[str]) -> None:
+    wrong = {"INTEGRATOR_LEDGER_URL": "mysql://ada:hunter2@x/y", "INTEGRATOR_LEDGER_POOL_SIZE": "0"}
+    ended = subprocess.run(
+        [sys.executable, "-m", *command],
+        env=os.environ | wrong,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    told = ended.stderr.strip().splitlines()[-2:]
+    assert ended.returncode == 1
+    assert [line.removeprefix("Error: ").partition(" ")[0] for line in told] == list(wrong)
+    assert "Traceback" not in ended.stderr
+    assert "hunter2" not in ended.stderr + ended.stdout
+
+
+def test_given_a_url_that_is_none_when_it_fails_then_it_is_told_without_it() -> None:
+    with pytest.raises(readiness.EXPECTED) as caught:
+        Ledger("hunter2")
+
+    assert readiness.sentence(caught.value).startswith("INTEGRATOR_LEDGER_URL is no ledger's URL; write `sqlite")
+    assert "hunter2" not in readiness.sentence(caught.value)

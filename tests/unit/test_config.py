@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 import celeryconfig
 from integrator.config import Settings, settings
+from integrator.readiness import sentence
 from integrator.secrets import new_key
 
 
@@ -62,13 +63,42 @@ def test_given_several_keys_when_read_then_split_and_never_shown(monkeypatch: py
         ("ledger_pool_size", "0"),
         ("web_answer_seconds", "5"),
         ("max_body_bytes", "-1"),
+        ("ledger_pool_size", "abc"),
+        ("ledger_url", "nonsense"),
+        ("ledger_url", ""),
+        ("ledger_url", "mysql://ada:hunter2@127.0.0.1/ledger"),
+        ("ledger_url", "postgresql+psycopg://ada:hunter2@127.0.0.1:port/ledger"),
+        ("bind", "abc"),
+        ("bind", "127.0.0.1:"),
+        ("bind", "127.0.0.1:65536"),
+        ("bind", "unix:"),
+        ("sqs_endpoint_url", "127.0.0.1:9324"),
+        ("sqs_queue_url_prefix", "abc"),
+        ("sqs_queue_url_prefix", "https://:443/1"),
+        ("log_level", "loud"),
     ],
 )
 def test_given_an_impossible_value_when_read_then_its_name_is_told(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    with pytest.raises(ValidationError, match=name):
+    with pytest.raises(ValidationError, match=name) as caught:
         given(monkeypatch, **{name: value})
+    (line,) = sentence(caught.value).splitlines()
+    assert line.startswith(f"INTEGRATOR_{name.upper()} ")
+    assert "It is for: " in line
+    assert "hunter2" not in line + str(caught.value)
+
+
+def test_given_several_wrong_values_when_told_then_each_has_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValidationError) as caught:
+        given(monkeypatch, bind="abc", ledger_url="nonsense")
+    lines = sentence(caught.value).splitlines()
+    assert [line.partition(" ")[0] for line in lines] == ["INTEGRATOR_LEDGER_URL", "INTEGRATOR_BIND"]
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:0", "0.0.0.0:8000", "[::1]:8000", "web.example:80", "unix:/run/web"])
+def test_given_a_place_to_listen_at_when_read_then_it_stands(monkeypatch: pytest.MonkeyPatch, bind: str) -> None:
+    assert given(monkeypatch, bind=bind).bind == bind
 
 
 def test_given_settings_when_read_then_they_can_not_be_changed() -> None:
