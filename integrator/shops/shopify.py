@@ -10,12 +10,12 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
 from integrator import errors
 from integrator.documents import Order
 from integrator.http import Answer, raise_for_status
 from integrator.shops.base import Identity, Kind, ShopAccess, Unreadable, Unsigned
+from integrator.shops.checks import check_url, is_visible, refuse_unknown
 from integrator.shops.payload import ID, Fields, parse, plain_id, utc_time
 from integrator.shops.shopify_order import map_order
 
@@ -44,7 +44,6 @@ NOT_SHOWN = (
 
 DOMAIN = re.compile(r"[a-z0-9][a-z0-9-]*\.myshopify\.com", re.ASCII)
 SHORT_TOKEN = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
-VISIBLE = re.compile(r"[!-~]+", re.ASCII)
 
 
 class Shopify:
@@ -165,17 +164,17 @@ class Shopify:
         https://<domain> where the API is read. secrets: `webhook`, the client secrets that may sign, newest
         first; `access_token` of the Admin API.
         """
-        _refuse_unknown("config", config, {"domain", "url"})
-        _refuse_unknown("secrets", secrets, {"webhook", "access_token"})
+        refuse_unknown("config", config, {"domain", "url"})
+        refuse_unknown("secrets", secrets, {"webhook", "access_token"})
         domain = config.get("domain")
         if not isinstance(domain, str) or not DOMAIN.fullmatch(domain):
             raise ValueError("domain must be the shop's permanent one, like example.myshopify.com")
         if "url" in config:
-            _check_url(config["url"])
+            check_url(config["url"])
         signing = secrets.get("webhook")
-        if not isinstance(signing, list | tuple) or not signing or not all(map(_is_secret, signing)):
+        if not isinstance(signing, list | tuple) or not signing or not all(map(is_visible, signing)):
             raise ValueError("webhook must be a list of at least one client secret, each of visible ASCII")
-        if not _is_secret(secrets.get("access_token")):
+        if not is_visible(secrets.get("access_token")):
             raise ValueError("access_token must be the Admin API's token, of visible ASCII")
 
     def base_url(self, config: Mapping[str, Any]) -> str:
@@ -204,28 +203,3 @@ def _event_key(topic: str, external_id: str, webhook_id: str, body: bytes) -> st
     if not SHORT_TOKEN.fullmatch(webhook_id):
         webhook_id = hashlib.sha256(_header_bytes(webhook_id)).hexdigest()
     return f"{topic}:{external_id}:{webhook_id}:{hashlib.sha256(body).hexdigest()}"
-
-
-def _refuse_unknown(where: str, given: Mapping[str, Any], known: set[str]) -> None:
-    if unknown := sorted(map(str, set(given) - known)):
-        raise ValueError(f"{where} has unknown keys: {', '.join(unknown)}")
-
-
-def _is_secret(value: object) -> bool:
-    return isinstance(value, str) and VISIBLE.fullmatch(value) is not None
-
-
-def _check_url(url: object) -> None:
-    try:
-        parts = urlsplit(url) if isinstance(url, str) and VISIBLE.fullmatch(url) else None
-        usable = (
-            parts is not None
-            and parts.scheme in {"http", "https"}
-            and bool(parts.hostname)
-            and parts.port != 0
-            and not (parts.username or parts.password or parts.query or parts.fragment)
-        )
-    except ValueError:  # a port out of range, a broken IPv6 address
-        usable = False
-    if not usable:
-        raise ValueError("url must be http(s)://host[:port][/path], without user, query or fragment")
