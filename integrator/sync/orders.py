@@ -95,7 +95,7 @@ def _newest(run: Run, shop: ShopSide, done: list[Step]) -> Order | None:
         return None
     if isinstance(choice, Take):
         order = shop.map(choice.topic, run.body(choice.delivery_id))
-        if order is not None and choice.only_if_digest in (None, order.digest()):
+        if order is not None and choice.fits(order):
             return _same_order(about.external_id, order)
         reason = "the body is no whole order" if order is None else "other content at the same time"
         choice = Fetch(reason, choice.updated_at)

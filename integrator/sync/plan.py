@@ -116,13 +116,24 @@ def _age(refund: Refund) -> tuple[bool, datetime]:
 class Known:
     """The newest snapshot that has been acted on.
 
-    `complete`: every step that it asked for was done. Else a run ended between its steps, and only the shop can
-    say what else it asked for.
+    `complete`: every step that it asked for was done, and `digest` is its. Else a run ended between its steps, and
+    `begun` is what had been applied by then: the snapshot is one that shows all of that.
     """
 
     updated_at: datetime | None
     digest: str | None
     complete: bool
+    begun: Applied | None = None
+
+
+def shows(order: Order, begun: Applied) -> bool:
+    """Whether a snapshot may be the one that was begun: its content, and all that was credited and cancelled."""
+    credited = {refund.external_id: refund.digest() for refund in order.refunds}
+    return (
+        content_digest(order) == begun.digest
+        and begun.credits.items() <= credited.items()
+        and (order.cancelled or not begun.cancelled)
+    )
 
 
 def known(seen_updated_at: datetime | None, seen_digest: str | None, steps: Sequence[Step]) -> Known:
@@ -132,7 +143,7 @@ def known(seen_updated_at: datetime | None, seen_digest: str | None, steps: Sequ
         at = step.snapshot_updated_at
         later = at is not None and (newest.updated_at is None or at > newest.updated_at)
         if step.state is StepState.APPLIED and later:
-            newest = Known(at, None, complete=False)
+            newest = Known(at, None, complete=False, begun=fold(steps))
     return newest
 
 
@@ -140,13 +151,21 @@ def known(seen_updated_at: datetime | None, seen_digest: str | None, steps: Sequ
 class Take:
     """Use the body of this delivery, which says `updated_at`.
 
-    With `only_if_digest` it must map to that content, else fetch.
+    With `only_if_digest` it must map to that content; with `only_if_shows` it must show
+    what was begun. Else fetch.
     """
 
     delivery_id: int
     topic: str
     updated_at: datetime
     only_if_digest: str | None = None
+    only_if_shows: Applied | None = None
+
+    def fits(self, order: Order) -> bool:
+        """Whether the body's order may be used."""
+        if self.only_if_shows is not None and not shows(order, self.only_if_shows):
+            return False
+        return self.only_if_digest in {None, order.digest()}
 
 
 @dataclass(frozen=True)
@@ -162,13 +181,14 @@ class Keep:
     """Nothing newer than what is known came, and that was done: there is nothing to do."""
 
 
-def choose(  # noqa: PLR0911 - one rule a line
+def choose(  # noqa: C901, PLR0911 - one rule a line
     candidates: Sequence[Candidate], newest: Known
 ) -> Take | Fetch | Keep:
     """Which snapshot counts: a delivery's, the shop's, or the one already done (DESIGN §3, "Versions").
 
     An older `updated_at` never replaces a newer one. An equal one with other content, or none at all, means
-    fetch: platform times have steps of one second.
+    fetch: platform times have steps of one second. Where a run ended between the steps of a snapshot, as after a
+    doubt, the only body of that time is it if it shows what was begun; what it asks for besides is planned then.
     """
     times = [candidate.updated_at for candidate in candidates if candidate.updated_at is not None]
     latest = max([*times, *([newest.updated_at] if newest.updated_at else [])], default=None)
@@ -185,6 +205,8 @@ def choose(  # noqa: PLR0911 - one rule a line
         return Fetch("two bodies say the same time", latest)
     if max(times) != newest.updated_at:
         return Take(top[0].delivery_id, top[0].topic, max(times))
-    if not newest.complete:
+    if newest.complete:
+        return Take(top[0].delivery_id, top[0].topic, max(times), only_if_digest=newest.digest)
+    if newest.begun is None:
         return Fetch("a snapshot of the same time was begun", latest)
-    return Take(top[0].delivery_id, top[0].topic, max(times), only_if_digest=newest.digest)
+    return Take(top[0].delivery_id, top[0].topic, max(times), only_if_shows=newest.begun)

@@ -20,7 +20,7 @@ from integrator.lease import Lease
 from integrator.ledger import access, transitions
 from integrator.ledger.audit import audit
 from integrator.ledger.engine import Ledger
-from integrator.ledger.schema import State, attempts, steps, syncs
+from integrator.ledger.schema import State, attempts, deliveries, steps, syncs
 from integrator.secrets import key_ring
 from integrator.shops.base import ShopAccess
 from integrator.sync.orders import converge
@@ -30,12 +30,14 @@ from tests.support import (
     MemoryErp,
     MemoryShop,
     World,
+    as_of,
     deliver,
     delivery,
     fail,
     make_tenant,
     moved,
     order,
+    refund,
     sync_row,
 )
 
@@ -458,6 +460,50 @@ def test_given_a_run_killed_between_its_steps_when_an_older_delivery_is_all_ther
     (record,) = bench.erp.records.values()
     assert record.cancelled
     assert bench.erp.sends() == ["create", "update/1", "cancel"]
+
+
+@pytest.mark.parametrize("by_key", [True, False])
+@pytest.mark.parametrize("newest", [order(), order(cancelled=True), moved(order(), refunds=(refund(),))])
+def test_given_a_create_in_doubt_that_was_settled_when_its_body_is_the_one_of_that_time_then_no_fetch(
+    bench: Bench, by_key: bool, newest: Order
+) -> None:
+    bench.erp.by_key, bench.erp.settle = by_key, 60.0
+    created = moved(newest, cancelled_at=None)
+    sync_id = bench.deliver(created)
+    kill_during_send(bench, sync_id, effect=True)
+    bench.run(sync_id)
+    if newest.cancelled:
+        bench.shop.orders["1001"] = as_of(newest, 0)
+        bench.deliver(as_of(newest, 0))
+        bench.run(sync_id)
+    assert bench.shop.fetched == (["1001"] if newest.cancelled else [])
+    (record,) = bench.erp.records.values()
+    assert (record.cancelled, len(record.credits)) == (newest.cancelled, len(newest.refunds))
+    assert bench.clean()
+
+
+def test_given_a_snapshot_begun_from_a_fetch_when_the_body_of_that_time_lacks_a_credit_then_the_shop_is_asked(
+    bench: Bench,
+) -> None:
+    sync_id = bench.deliver(order())
+    bench.run(sync_id)
+    bench.shop.orders["1001"] = as_of(moved(order(cancelled=True), refunds=(refund(),)), 1)
+    deliver(bench.ledger, replace(delivery(bench.world, order(minute=1)), topic="partial"))
+
+    def die_at_cancel(when: str, request: Request | None) -> None:
+        if when == "before" and request is not None and request.key.endswith("cancel"):
+            raise Killed
+
+    bench.erp.script = die_at_cancel
+    with bench.claimed(sync_id) as run, pytest.raises(Killed):
+        bench.converge(run)
+    bench.vanish(sync_id)
+    bench.erp.script = lambda _when, _request: None
+    with bench.ledger.write() as connection:
+        connection.execute(update(deliveries).values(topic="order"))
+    bench.run(sync_id)
+    assert bench.shop.fetched == ["1001", "1001"]
+    assert bench.erp.sends() == ["create", "credit/88", "cancel"]
 
 
 def test_given_a_body_without_a_readable_id_when_requeued_then_it_is_held_again(bench: Bench) -> None:

@@ -4,6 +4,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from integrator.documents import Order, PaymentState, Refund
 from integrator.erps.base import Request, StepKind
@@ -11,7 +13,19 @@ from integrator.errors import Conflict
 from integrator.ledger.deliveries import Candidate
 from integrator.ledger.schema import StepState
 from integrator.ledger.steps import Step
-from integrator.sync.plan import Applied, Fetch, Keep, Known, Take, choose, content_digest, fold, known, plan
+from integrator.sync.plan import (
+    DELETED,
+    Applied,
+    Fetch,
+    Keep,
+    Known,
+    Take,
+    choose,
+    content_digest,
+    fold,
+    known,
+    plan,
+)
 from tests.support import T0, moved, order, refund
 
 OPEN, LATER, CANCELLED = order(), order(quantity=2, minute=1), order(cancelled=True, minute=2)
@@ -166,9 +180,9 @@ def at(minute: int | None, body: str = "a", version: int = 1) -> Candidate:
     return Candidate(version, version, "order", time, body)
 
 
-def seen(minute: int | None, *, complete: bool = True) -> Known:
+def seen(minute: int | None, *, complete: bool = True, begun: Applied | None = None) -> Known:
     time: datetime | None = None if minute is None else T0 + timedelta(minutes=minute)
-    return Known(time, "seen", complete)
+    return Known(time, "seen" if complete else None, complete, begun)
 
 
 @pytest.mark.parametrize(
@@ -180,6 +194,13 @@ def seen(minute: int | None, *, complete: bool = True) -> Known:
         ([at(1)], seen(2), Keep),
         ([at(1)], seen(2, complete=False), Fetch),
         ([at(2)], seen(2, complete=False), Fetch),
+        ([at(2)], seen(2, complete=False, begun=holding(OPEN)), Take),
+        ([at(2), at(2, version=2), at(1, "b")], seen(2, complete=False, begun=holding(OPEN)), Take),
+        ([at(2), at(2, "b")], seen(2, complete=False, begun=holding(OPEN)), Fetch),
+        ([at(2), at(None)], seen(2, complete=False, begun=holding(OPEN)), Fetch),
+        ([at(1)], seen(2, complete=False, begun=holding(OPEN)), Fetch),
+        ([at(3)], seen(2, complete=False, begun=holding(OPEN)), Take),
+        ([at(2)], Known(T0, DELETED, complete=True), Fetch),
         ([at(2, "a"), at(2, "b", version=2)], seen(1), Fetch),
         ([at(2, "a"), at(2, "a", version=2)], seen(1), Take),
         ([at(None), at(2)], seen(1), Fetch),
@@ -201,6 +222,66 @@ def test_given_the_same_time_as_seen_when_chosen_then_only_the_seen_content_is_t
     assert choose([at(2)], seen(2)) == Take(1, "order", T0 + timedelta(minutes=2), only_if_digest="seen")
 
 
+@pytest.mark.parametrize(
+    ("body", "begun", "fits"),
+    [
+        (OPEN, holding(OPEN), True),
+        (LATER, holding(OPEN), False),
+        (CANCELLED, holding(OPEN), True),
+        (given_back(OPEN, FIRST), holding(OPEN), True),
+        (given_back(OPEN, FIRST, SECOND), holding(OPEN, FIRST), True),
+        (OPEN, holding(OPEN, FIRST), False),
+        (given_back(OPEN, refund("88", amount="5.00")), holding(OPEN, FIRST), False),
+        (CANCELLED, holding(OPEN, cancelled=True), True),
+        (OPEN, holding(OPEN, cancelled=True), False),
+        (given_back(CANCELLED, FIRST), holding(OPEN, FIRST, cancelled=True), True),
+    ],
+)
+def test_given_the_body_of_a_begun_snapshot_when_taken_then_only_one_that_shows_what_was_begun(
+    body: Order, begun: Applied, fits: bool
+) -> None:
+    choice = choose([at(2)], seen(2, complete=False, begun=begun))
+    assert isinstance(choice, Take)
+    assert choice.fits(body) is fits
+
+
+def test_given_a_newer_body_than_the_begun_one_when_chosen_then_it_is_taken_as_it_is() -> None:
+    choice = choose([at(3), at(2)], seen(2, complete=False, begun=holding(LATER, FIRST, cancelled=True)))
+    assert isinstance(choice, Take)
+    assert choice.fits(OPEN)
+
+
+@given(
+    candidates=st.lists(
+        st.builds(at, st.none() | st.integers(0, 4), st.sampled_from("ab"), st.integers(1, 9)), max_size=5
+    ),
+    minute=st.none() | st.integers(0, 4),
+    complete=st.booleans(),
+    begun=st.sampled_from([None, holding(OPEN), holding(LATER, FIRST, cancelled=True)]),
+)
+def test_given_any_deliveries_and_any_history_when_chosen_then_nothing_older_than_known_ever_counts(
+    candidates: list[Candidate], minute: int | None, complete: bool, begun: Applied | None
+) -> None:
+    newest = seen(minute, complete=complete, begun=None if complete else begun)
+    known_times = [one.updated_at for one in candidates if one.updated_at is not None]
+    known_times += [newest.updated_at] if newest.updated_at else []
+    choice = choose(candidates, newest)
+    if isinstance(choice, Take):
+        assert choice.updated_at == max(known_times)
+        taken = [one for one in candidates if one.updated_at == choice.updated_at]
+        assert choice.delivery_id in {one.delivery_id for one in taken}
+        assert len({one.body_hash for one in taken}) == 1
+        if choice.updated_at == newest.updated_at:
+            assert (choice.only_if_digest, choice.only_if_shows) == (newest.digest, newest.begun)
+            assert choice.only_if_digest or choice.only_if_shows
+    elif isinstance(choice, Fetch):
+        assert choice.not_before == max(known_times, default=None)
+    else:
+        assert newest.complete
+        assert newest.updated_at is not None
+        assert all(one.updated_at and one.updated_at < newest.updated_at for one in candidates)
+
+
 def test_given_a_fetch_when_chosen_then_nothing_older_than_what_is_known_is_accepted() -> None:
     choice = choose([at(None), at(3, version=2)], seen(2))
     assert isinstance(choice, Fetch)
@@ -211,7 +292,19 @@ def test_given_a_fetch_when_chosen_then_nothing_older_than_what_is_known_is_acce
     ("steps", "expected"),
     [
         ([], Known(T0, "seen", complete=True)),
-        ([CREATE], Known(CREATE.snapshot_updated_at, None, complete=False)),
+        (
+            [CREATE],
+            Known(CREATE.snapshot_updated_at, None, complete=False, begun=Applied("SO1", "d1", cancelled=False)),
+        ),
+        (
+            [CREATE, CANCEL, credit(4, "88")],
+            Known(
+                T0 + timedelta(minutes=4),
+                None,
+                complete=False,
+                begun=Applied("SO1", "d1", cancelled=True, credits={"88": "d4"}),
+            ),
+        ),
         ([step(StepKind.CREATE, 1, StepState.REFUSED)], Known(T0, "seen", complete=True)),
         ([step(StepKind.CREATE, 0)], Known(T0, "seen", complete=True)),
     ],
