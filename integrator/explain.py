@@ -18,6 +18,7 @@ TOLERANCE = Decimal("0.01")
 """What a tenant accepts that says nothing else."""
 
 NOTHING_TO_UNDO = "the order was cancelled before it was created: there is nothing to undo"
+NOT_YET = "nothing is to be done about the order yet, which the shop has as {}: it is created when that ends"
 ONLY_A_CHANGE = "the body does not hold the whole order, so that it is read from the shop"
 NO_TIME = "the body says no time of its content, so that the order is read from the shop, whatever the body holds"
 
@@ -96,7 +97,8 @@ def _judge(shop: Shop, topic: str, body: bytes, order_id: str, tolerance: Decima
         add_up(order, steps, tolerance)
     except IntegratorError as error:
         return Explanation(*about, Verdict.HELD, None, order_id, error, order)
-    return Explanation(*about, Verdict.MAPPED, None if steps else NOTHING_TO_UNDO, order_id, None, order, steps)
+    nothing = NOT_YET.format(order.not_yet) if order.not_yet else NOTHING_TO_UNDO
+    return Explanation(*about, Verdict.MAPPED, None if steps else nothing, order_id, None, order, steps)
 
 
 def _error(error: IntegratorError) -> dict[str, str]:

@@ -115,7 +115,7 @@ class WooDraft:
     @property
     def given_up(self) -> bool:
         """Whether nobody waits for the order any more."""
-        return self.status in {"cancelled", "failed", "trash"}
+        return self.status in {"cancelled", "trash"}
 
     def facts(self) -> Facts:
         """Say what must be true if the life ended here."""
@@ -170,6 +170,7 @@ def _changes(dice: random.Random, *, restore: bool) -> list[tuple[str, Change]]:
     changes += [_edit] * dice.choice((0, 0, 1, 1, 2))
     ended = dice.random()
     if ended < 0.7:
+        changes += [_fail] * dice.choice((0, 0, 0, 1, 2))
         changes.append(_pay)
         changes += [_refund] * dice.choice((0, 0, 0, 0, 0, 1, 2))
         changes += [_complete] if dice.random() < 0.5 else []
@@ -248,8 +249,12 @@ def _complete(draft: WooDraft, _dice: random.Random) -> None:
         draft.status = "completed"
 
 
-def _cancel(draft: WooDraft, dice: random.Random) -> None:
-    draft.status = dice.choice(("cancelled", "failed"))
+def _fail(draft: WooDraft, _dice: random.Random) -> None:
+    draft.status = "failed"
+
+
+def _cancel(draft: WooDraft, _dice: random.Random) -> None:
+    draft.status = "cancelled"
 
 
 def _trash(draft: WooDraft, _dice: random.Random) -> None:

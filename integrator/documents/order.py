@@ -163,7 +163,9 @@ class Order(Document):
     """One order of one shop, complete: the state the management system is brought to.
 
     `external_id` is the shop's own id, as text (ids exceed 2^53). Amounts are in `currency`. With
-    `taxes_included` the prices hold the taxes already, which are then listed but not added.
+    `taxes_included` the prices hold the taxes already, which are then listed but not added. `not_yet` is the
+    shop's word for why nobody is to act on the order yet (a draft, a payment that failed), null for one that
+    counts: what the management system does not have is not created then, and what it has stays open.
     """
 
     external_id: str
@@ -183,6 +185,7 @@ class Order(Document):
     note: str | None = None
     cancelled_at: AwareDatetime | None = None
     cancel_reason: str | None = None
+    not_yet: str | None = None
     refunds: tuple[Refund, ...] = ()
     stated: StatedTotals | None = None
 
@@ -194,10 +197,11 @@ class Order(Document):
     def digest(self) -> str:
         """Hex SHA-256 of the content: equal digests need no step.
 
-        Left out are `updated_at` and `stated`. How a number or a time is written (1.5 or 1.50, in which zone)
-        makes no difference either.
+        Left out are `updated_at`, `stated` and, while it is null, `not_yet`. How a number or a time is written
+        (1.5 or 1.50, in which zone) makes no difference either.
         """
-        return _digest({name: value for name, value in self if name not in {"updated_at", "stated"}})
+        left_out = {"updated_at", "stated", *(() if self.not_yet else ("not_yet",))}
+        return _digest({name: value for name, value in self if name not in left_out})
 
 
 def _digest(content: dict[str, Any]) -> str:

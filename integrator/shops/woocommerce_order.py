@@ -33,11 +33,16 @@ from integrator.shops.woocommerce_refund import map_refund
 
 CURRENCY = re.compile("[A-Z]{3}", re.ASCII)
 
-GIVEN_UP = frozenset({"cancelled", "failed", "trash"})
-"""WooCommerce: nobody waits for these, though a failed payment may be tried again and a trashed order restored."""
+CANCELLED = frozenset({"cancelled", "trash"})
+"""WooCommerce: given up by a person, or by itself when nobody paid in time; a trashed order may be restored."""
 
-NOT_YET = frozenset({"checkout-draft", "auto-draft", "draft", "new"})
-"""WooCommerce: not an order yet. The block checkout saves its drafts, and sends `order.updated` of them."""
+NOT_YET = frozenset({"failed", "checkout-draft", "auto-draft", "draft", "new"})
+"""WooCommerce: nobody is to act on these yet.
+
+A `failed` payment is no cancellation: the buyer may try again. But most are never paid, and bots make thousands
+by trying stolen cards. The others are not placed yet: the block checkout saves its drafts, and sends
+`order.updated` of them.
+"""
 
 
 def map_order(order: Fields, refunds: Sequence[Fields] = ()) -> Order:
@@ -71,7 +76,7 @@ class _Mapper:
         total = order.number("total")
         if total is None:
             order.refuse("total", "is missing")
-        ended = status in GIVEN_UP or status in NOT_YET
+        cancelled = status in CANCELLED
         return Order(
             external_id=external_id,
             number=_number(order) or external_id,
@@ -88,8 +93,9 @@ class _Mapper:
             billing_address=_address(object_of(order, "billing")),
             shipping_address=_address(object_of(order, "shipping")),
             note=order.text("customer_note"),
-            cancelled_at=_ended_at(order) if ended else None,
-            cancel_reason=status if ended else None,
+            cancelled_at=_cancelled_at(order) if cancelled else None,
+            cancel_reason=status if cancelled else None,
+            not_yet=status if status in NOT_YET else None,
             refunds=self.refunds(refunds),
             stated=self.stated(order),
         )
@@ -186,7 +192,7 @@ def _payment_state(order: Fields, status: str, total: Decimal) -> PaymentState:
         return PaymentState.PARTIALLY_REFUNDED
     if status == "completed" or time_of(order, "date_paid_gmt") is not None:
         return PaymentState.PAID
-    return PaymentState.VOIDED if status in GIVEN_UP else PaymentState.PENDING
+    return PaymentState.VOIDED if status in CANCELLED else PaymentState.PENDING
 
 
 def _refunded(order: Fields) -> Decimal:
@@ -194,8 +200,8 @@ def _refunded(order: Fields) -> Decimal:
     return EXACT.subtract(ZERO, add(*(part.number("total") or ZERO for part in order.objects("refunds"))))
 
 
-def _ended_at(order: Fields) -> datetime:
-    """When the order was given up. WooCommerce has no time of it, so it is that of the last change."""
+def _cancelled_at(order: Fields) -> datetime:
+    """When the order was cancelled. WooCommerce has no time of it, so it is that of the last change."""
     times = (time_of(order, name) for name in ("date_modified_gmt", "date_created_gmt"))
     return next(filter(None, times), None) or order.refuse("date_modified_gmt", "is missing")
 

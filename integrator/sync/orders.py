@@ -160,4 +160,6 @@ def _finish_unchanged(run: Run) -> None:
 def _reason(order: Order, applied: Applied | None, missing: list[Missing]) -> str:
     if missing:
         return " and ".join(dict.fromkeys(DONE[step.kind] for step in missing))
+    if applied is None and order.not_yet:
+        return f"not an order yet: {order.not_yet}"
     return "cancelled before it was created" if applied is None and order.cancelled else "unchanged"

@@ -46,7 +46,8 @@ class Missing:
 
 def content_digest(order: Order) -> str:
     """The digest of what a create or update carries: cancelling and crediting are steps of their own."""
-    return order.model_copy(update={"cancelled_at": None, "cancel_reason": None, "refunds": ()}).digest()
+    apart = {"cancelled_at": None, "cancel_reason": None, "not_yet": None, "refunds": ()}
+    return order.model_copy(update=apart).digest()
 
 
 def refund_id(step: Step) -> str:
@@ -69,13 +70,13 @@ def plan(order: Order, applied: Applied | None) -> list[Missing]:
     """The steps that bring the management system from `applied` to `order`, in their order.
 
     First the content, then one credit for each refund that has none, the oldest first, then the cancellation. What
-    was cancelled before it was ever created needs nothing, whatever was given back; what is cancelled there takes
-    credits, and no content. Raises Conflict for an order that is open in the shop but cancelled in the management
-    system, and for a credited refund that the shop has changed or taken back since.
+    was cancelled before it was ever created needs nothing, whatever was given back, nor does what is no order yet;
+    what is cancelled there takes credits, and no content. Raises Conflict for an order that counts in the shop
+    but was cancelled in the management system, and for a credited refund that the shop has changed since.
     """
     if applied is None:
-        return [] if order.cancelled else [Missing(StepKind.CREATE), *_credits(order, {})]
-    if applied.cancelled and not order.cancelled:
+        return [] if order.cancelled or order.not_yet else [Missing(StepKind.CREATE), *_credits(order, {})]
+    if applied.cancelled and not (order.cancelled or order.not_yet):
         raise Conflict(
             f"Order {order.external_id} is open in the shop, but was cancelled in the management system "
             f"as {applied.remote_id}.",

@@ -506,6 +506,24 @@ def test_given_a_snapshot_begun_from_a_fetch_when_the_body_of_that_time_lacks_a_
     assert bench.erp.sends() == ["create", "credit/88", "cancel"]
 
 
+def test_given_payments_that_fail_when_one_succeeds_then_created_once_and_never_cancelled(bench: Bench) -> None:
+    failed = moved(order(), not_yet="failed", payment_state=PaymentState.PENDING)
+    sync_id = bench.deliver(failed)
+    bench.run(sync_id)
+    assert bench.erp.calls == []
+    assert sync_row(bench.ledger, sync_id).reason == "not an order yet: failed"
+    bench.deliver(moved(as_of(failed, 1), not_yet=None))
+    bench.run(sync_id)
+    bench.deliver(as_of(failed, 2))
+    bench.run(sync_id)
+    bench.deliver(order(minute=3))
+    bench.run(sync_id)
+    assert bench.erp.sends() == ["create", "update/1"]
+    (record,) = bench.erp.records.values()
+    assert record.body["payment_state"] == "paid"
+    assert bench.clean()
+
+
 def test_given_a_body_without_a_readable_id_when_requeued_then_it_is_held_again(bench: Bench) -> None:
     sync_id = bench.deliver(moved(order(), external_id="delivery:abc"))
     bench.fails(sync_id, errors.Unmapped, "no readable id")

@@ -30,6 +30,7 @@ from tests.support import T0, moved, order, refund
 
 OPEN, LATER, CANCELLED = order(), order(quantity=2, minute=1), order(cancelled=True, minute=2)
 VOIDED = moved(CANCELLED, payment_state=PaymentState.VOIDED)
+FAILED = moved(OPEN, not_yet="failed")
 FIRST, SECOND = refund("88", minute=1), refund("77", minute=2, amount="3.00")
 
 
@@ -54,6 +55,13 @@ def holding(document: Order, *credited: Refund, cancelled: bool = False) -> Appl
         (VOIDED, holding(OPEN), ["update", "cancel"]),
         (CANCELLED, holding(OPEN, cancelled=True), []),
         (moved(CANCELLED, note="late"), holding(OPEN, cancelled=True), []),
+        (FAILED, None, []),
+        (given_back(FAILED, FIRST), None, []),
+        (FAILED, holding(OPEN), []),
+        (moved(LATER, not_yet="failed"), holding(OPEN), ["update"]),
+        (given_back(FAILED, FIRST), holding(OPEN), ["credit 88"]),
+        (FAILED, holding(OPEN, cancelled=True), []),
+        (moved(CANCELLED, not_yet="failed"), holding(OPEN), ["cancel"]),
         (given_back(OPEN, FIRST), None, ["create", "credit 88"]),
         (given_back(OPEN, SECOND, FIRST), None, ["create", "credit 88", "credit 77"]),
         (given_back(OPEN, FIRST), holding(OPEN), ["credit 88"]),
@@ -118,6 +126,17 @@ def test_given_a_credited_refund_that_the_shop_has_changed_when_planned_then_a_c
 def test_given_only_a_refund_when_digested_then_the_content_is_the_same_and_the_snapshot_is_not() -> None:
     assert content_digest(given_back(OPEN, FIRST)) == content_digest(OPEN)
     assert given_back(OPEN, FIRST).digest() != OPEN.digest()
+
+
+def test_given_an_order_that_is_none_yet_when_digested_then_the_content_is_the_same_and_the_snapshot_is_not() -> (
+    None
+):
+    assert content_digest(FAILED) == content_digest(OPEN)
+    assert FAILED.digest() != OPEN.digest()
+
+
+def test_given_an_order_that_counts_when_digested_then_as_before_there_were_others() -> None:
+    assert OPEN.digest() == "fadca6077b41978f24d1307433db22419bd5e4b0e2557bd1f9efa6ed249694d9"
 
 
 def step(kind: StepKind, number: int, state: StepState = StepState.APPLIED, **values: object) -> Step:

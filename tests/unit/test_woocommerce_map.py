@@ -149,33 +149,34 @@ UNPAID = {"date_paid_gmt": None}
 
 
 @pytest.mark.parametrize(
-    ("status", "paid", "state", "cancelled"),
+    ("status", "paid", "state", "counts"),
     [
-        ("pending", UNPAID, PaymentState.PENDING, False),
-        ("on-hold", UNPAID, PaymentState.PENDING, False),
-        ("on-hold", PAID, PaymentState.PAID, False),
-        ("processing", PAID, PaymentState.PAID, False),
-        ("processing", UNPAID, PaymentState.PENDING, False),  # cash on delivery
-        ("completed", PAID, PaymentState.PAID, False),
-        ("completed", UNPAID, PaymentState.PAID, False),
-        ("refunded", PAID, PaymentState.REFUNDED, False),
-        ("cancelled", UNPAID, PaymentState.VOIDED, True),
-        ("cancelled", PAID, PaymentState.PAID, True),
-        ("failed", UNPAID, PaymentState.VOIDED, True),
-        ("trash", UNPAID, PaymentState.VOIDED, True),
-        ("checkout-draft", UNPAID, PaymentState.PENDING, True),
-        ("auto-draft", UNPAID, PaymentState.PENDING, True),
-        ("draft", UNPAID, PaymentState.PENDING, True),
-        ("shipped-by-a-plugin", PAID, PaymentState.PAID, False),
-        ("shipped-by-a-plugin", UNPAID, PaymentState.PENDING, False),
+        ("pending", UNPAID, PaymentState.PENDING, "open"),
+        ("on-hold", UNPAID, PaymentState.PENDING, "open"),
+        ("on-hold", PAID, PaymentState.PAID, "open"),
+        ("processing", PAID, PaymentState.PAID, "open"),
+        ("processing", UNPAID, PaymentState.PENDING, "open"),  # cash on delivery
+        ("completed", PAID, PaymentState.PAID, "open"),
+        ("completed", UNPAID, PaymentState.PAID, "open"),
+        ("refunded", PAID, PaymentState.REFUNDED, "open"),
+        ("cancelled", UNPAID, PaymentState.VOIDED, "cancelled"),
+        ("cancelled", PAID, PaymentState.PAID, "cancelled"),
+        ("trash", UNPAID, PaymentState.VOIDED, "cancelled"),
+        ("failed", UNPAID, PaymentState.PENDING, "not yet"),
+        ("checkout-draft", UNPAID, PaymentState.PENDING, "not yet"),
+        ("auto-draft", UNPAID, PaymentState.PENDING, "not yet"),
+        ("draft", UNPAID, PaymentState.PENDING, "not yet"),
+        ("shipped-by-a-plugin", PAID, PaymentState.PAID, "open"),
+        ("shipped-by-a-plugin", UNPAID, PaymentState.PENDING, "open"),
     ],
 )
-def test_given_a_status_when_mapped_then_payment_and_whether_anybody_waits_for_it(
-    status: str, paid: Json, state: PaymentState, cancelled: bool
+def test_given_a_status_when_mapped_then_payment_and_whether_anybody_is_to_act_on_it(
+    status: str, paid: Json, state: PaymentState, counts: str
 ) -> None:
     order = mapped(sample("order.created") | {"status": status} | paid)
-    assert (order.payment_state, order.cancelled) == (state, cancelled)
-    assert order.cancel_reason == (status if cancelled else None)
+    assert (order.payment_state, order.cancelled) == (state, counts == "cancelled")
+    assert order.cancel_reason == (status if counts == "cancelled" else None)
+    assert order.not_yet == (status if counts == "not yet" else None)
 
 
 @pytest.mark.parametrize(
