@@ -9,23 +9,23 @@ when it does not come to an end.
 import argparse
 import contextlib
 import json
-import signal
 import sys
 import time
 from collections.abc import Sequence
+from http.client import HTTPException
 from pathlib import Path
 
 from rich.console import Console
-from rich.text import Text
 
 from integrator.ledger.engine import Ledger
 from sandbox import demo_ledger, demo_view
-from sandbox.demo_report import Comparison, Report, make_report
+from sandbox.demo_report import Comparison, Report, StoredOrder, make_report
 from sandbox.demo_tenants import DemoTenant, stored_orders
 from sandbox.demo_view import Snapshot, View
+from sandbox.foreground import Nurse, Parser, number, quoted, run, whole, writable_file
 from sandbox.shop import SendOptions
 from sandbox.system import System
-from sandbox.system_process import SystemFailed, shown
+from sandbox.system_process import READY_SECONDS, SystemFailed, shown
 
 SLUGS = ("acme", "globex")
 LOOK_SECONDS = 0.2
@@ -45,6 +45,7 @@ class Demo:
         self.given, self.console = given, console
         erps = tuple(f"erp-{slug}" for slug in SLUGS)
         self.system = System(given.folder, ledger_url=ledger_url, workers=given.workers, erp=erps)
+        self.nurse = Nurse(self.system, console)
         counts = [given.orders // 2 + given.orders % 2, given.orders // 2]
         self.tenants = [
             DemoTenant.make(slug, count, seed=given.seed + n)
@@ -68,7 +69,10 @@ class Demo:
             stack.callback(ledger.close)
             status = self._work(ledger)
             if not self.given.exit:
-                self._stay()
+                with contextlib.suppress(KeyboardInterrupt):
+                    self._stay()
+        if not self.given.exit:
+            self._say("\n  Stopped.")
         return status
 
     def _apply(self) -> None:
@@ -107,7 +111,7 @@ class Demo:
     def _round(self, number: int, ledger: Ledger, view: View, began: float) -> bool:
         senders = [tenant.senders[number].start() for tenant in self.tenants]
         while True:
-            self.system.check()
+            self.nurse.look(time.monotonic())
             sent = not any(sender.progress().outstanding for sender in senders)  # before the ledger is looked at
             now = self._snapshot(ledger, time.monotonic() - began)
             view.show(now)
@@ -133,13 +137,25 @@ class Demo:
     def _compare(self, ledger: Ledger, seconds: float) -> tuple[Report, list[tuple[str, Comparison]]]:
         outcomes = {
             tenant.slug: tenant.outcome(
-                stored_orders(self.system.erp_urls[f"erp-{tenant.slug}"]),
+                self._stored(tenant.slug),
                 demo_ledger.unneeded(ledger, tenant.slug),
             )
             for tenant in self.tenants
         }
         compared = [(slug, outcome.comparison()) for slug, outcome in outcomes.items()]
         return make_report(list(outcomes.values()), seconds), compared
+
+    def _stored(self, slug: str) -> list[StoredOrder]:
+        """What a management system holds. Raises SystemFailed when it does not come back."""
+        give_up = time.monotonic() + READY_SECONDS
+        while True:
+            self.nurse.look(time.monotonic())
+            try:
+                return stored_orders(self.system.erp_urls[f"erp-{slug}"])
+            except (OSError, HTTPException):
+                if time.monotonic() > give_up:
+                    raise SystemFailed(f"erp-{slug} does not list its orders. Its log says why.") from None
+            time.sleep(LOOK_SECONDS)
 
     # What is said
 
@@ -191,7 +207,7 @@ class Demo:
                     self._say(f"[red]{name}[/] at {slug}: {', '.join(wrong[:NAMED])}{' …' * (len(wrong) > NAMED)}")
 
     def _stay(self) -> None:
-        folder = shown(self.system.folder.path)
+        env, worker = quoted(self.system.folder.env), quoted(self.system.folder.pid_file("worker-1"))
         places = {
             "Receiver": f"{self.system.receiver_url}/readyz",
             **{
@@ -204,18 +220,19 @@ class Demo:
         self._say("\n  [bold]It is still up.[/] Have a look:\n")
         for name, place in places.items():
             self._say(f"  {name:<17} {place}")
-        self._say(f"\n  [bold]Try in another shell[/], after [cyan]. {folder}/env[/]:\n")
+        self._say(f"\n  [bold]Try in another shell[/], after [cyan]. {env}[/]:\n")
         for command in (
             ".venv/bin/flask --app web tenants list",
             ".venv/bin/flask --app web tenants check",
             ".venv/bin/celery -A tasks syncs list --state done --limit 3",
             ".venv/bin/celery -A tasks syncs audit",
             ".venv/bin/celery -A tasks pause acme",
+            f"kill -9 $(cat {worker})",
         ):
             self._say(f"  [cyan]{command}[/]")
         self._say("\n  [dim]Ctrl-C stops everything.[/]")
         while True:
-            self.system.check()
+            self.nurse.look(time.monotonic())
             time.sleep(LOOK_SECONDS)
 
     def _say(self, text: str) -> None:
@@ -227,57 +244,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     console = Console()
 
-    def leave(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, leave)
-    try:
+    def work() -> int:
         with demo_ledger.place(given.ledger) as ledger_url:
             return Demo(given, console, ledger_url).run()
-    except KeyboardInterrupt:
-        console.print("\n  Stopped.")
-        return 130
-    except SystemFailed as error:
-        console.print(Text(f"\n{error}", style="red"), soft_wrap=True)
-        return 1
+
+    return run(work, console, stopped="Stopped.", status=130)
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(prog="python -m sandbox.demo", description="Show the system at work.")
-    made.add_argument("--orders", type=_at_least(2), default=200, help="of both shops together; default 200")
-    made.add_argument("--duplicates", type=_percent, default=10, help="percent of webhooks that come twice")
-    made.add_argument("--reorder", type=_percent, default=20, help="percent of orders told out of order")
-    made.add_argument("--rate", type=_at_least(1), default=16, help="new orders a second; default 16")
-    made.add_argument("--workers", type=_at_least(1), default=2, help="worker processes; default 2")
-    made.add_argument("--seed", type=int, default=1, help="other orders, duplicates and reordering")
-    made.add_argument("--limit", type=float, default=300, help="seconds after which it gives up; default 300")
+    made = Parser(prog="python -m sandbox.demo", description="Show the system at work.")
+    made.add_argument("--orders", type=whole(2, 100_000), default=200, help="of both shops together; default 200")
+    made.add_argument("--duplicates", type=number(0, 100), default=10, help="percent of webhooks that come twice")
+    made.add_argument("--reorder", type=number(0, 100), default=20, help="percent of orders told out of order")
+    made.add_argument("--rate", type=number(0.1, 10_000), default=16, help="new orders a second; default 16")
+    made.add_argument("--workers", type=whole(1, 64), default=2, help="worker processes; default 2")
+    made.add_argument(
+        "--seed", type=whole(-(2**63), 2**63), default=1, help="other orders, duplicates and reordering"
+    )
+    made.add_argument(
+        "--limit", type=number(1, 86_400), default=300, help="seconds after which it gives up; default 300"
+    )
     made.add_argument(
         "--ledger", default="sqlite", help="sqlite (default), postgresql, or an empty database's URL"
     )
     made.add_argument("--folder", type=Path, default=Path("var/demo"), help="for all that is kept")
-    made.add_argument("--report", type=Path, help="write the numbers here, as JSON")
+    made.add_argument("--report", type=writable_file, help="write the numbers here, as JSON")
     made.add_argument("--exit", action="store_true", help="end when everything is done")
     return made
-
-
-def _percent(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 100:
-        raise argparse.ArgumentTypeError("must be from 0 to 100")
-    return value
-
-
-def _at_least(least: int) -> type[int]:
-    class Whole(int):
-        def __new__(cls, text: str) -> "Whole":
-            value = super().__new__(cls, text)
-            if value < least:
-                raise argparse.ArgumentTypeError(f"must be at least {least}")
-            return value
-
-    return Whole
 
 
 if __name__ == "__main__":

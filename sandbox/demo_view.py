@@ -105,6 +105,7 @@ class Lines:
             f"{now.seconds:5.1f} s  sent {now.sent}  acknowledged {now.acknowledged}/{now.deliveries}  "
             f"synced {now.synced}/{now.orders}  {now.work()}",
             highlight=False,
+            soft_wrap=True,
         )
 
     def close(self) -> None:

@@ -8,85 +8,42 @@ INTEGRATOR_SQS_ENDPOINT_URL or INTEGRATOR_SQS_QUEUE_URL_PREFIX. Runs until Ctrl-
 
 import argparse
 import os
-import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
-from rich.text import Text
 from sqlalchemy import make_url, select
 
 from integrator.ledger.schema import tenants
 from integrator.secrets import new_key
+from sandbox.foreground import Nurse, Parser, quoted, run, whole
 from sandbox.system import System
-from sandbox.system_process import Process, SystemFailed, shown
+from sandbox.system_process import SystemFailed, shown
 
 LOOK_SECONDS = 0.5
-LONGEST_WAIT_SECONDS = 30.0
-"""The waits before a part that died is started again double from 1 s up to this."""
-
-STEADY_SECONDS = 60.0
-"""Who ran for so long has started well: its next wait is 1 s again."""
-
-
-class Nurse:
-    """Starts again what died: after a second if it had run well, after ever longer waits if it had not."""
-
-    def __init__(self, system: System, console: Console) -> None:
-        self._system, self._console = system, console
-        self._failures: dict[str, int] = {}
-        self._due: dict[str, float] = {}
-
-    def look(self, now: float) -> None:
-        """Say what has died since the last look, and start what is due again."""
-        for process in self._system.dead():
-            if process.name not in self._due:
-                self._tell(process, now)
-            elif now >= self._due[process.name]:
-                del self._due[process.name]
-                process.start()
-
-    def _tell(self, process: Process, now: float) -> None:
-        steady = now - process.started_at > STEADY_SECONDS
-        failures = self._failures[process.name] = 1 if steady else self._failures.get(process.name, 0) + 1
-        wait = min(2.0 ** (failures - 1), LONGEST_WAIT_SECONDS)
-        self._due[process.name] = now + wait
-        self._console.print(Text(process.obituary(), style="yellow"), soft_wrap=True)
-        self._console.print(f"{process.name} starts again in {wait:g} s.\n", highlight=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM; the exit status."""
     given = _parser().parse_args(arguments)
     console = Console()
-
-    def leave(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, leave)
-    try:
-        _serve(given, console)
-    except KeyboardInterrupt:
-        console.print("\n  Stopped. What is acknowledged is kept.")
-    except SystemFailed as error:
-        console.print(Text(str(error), style="red"), soft_wrap=True)
-        return 1
-    return 0
+    stopped = "Stopped. What is acknowledged is kept."
+    return run(lambda: _serve(given, console), console, stopped=stopped, status=0)
 
 
-def _serve(given: argparse.Namespace, console: Console) -> None:
+def _serve(given: argparse.Namespace, console: Console) -> NoReturn:
+    """Serve until a signal. Raises SystemFailed, OSError and KeyboardInterrupt."""
     settings = {name: value for name, value in os.environ.items() if name.startswith("INTEGRATOR_")}
     key, key_note = _secret_keys(given.folder, settings)
-    host, _, port = settings.get("INTEGRATOR_BIND", "127.0.0.1:8000").rpartition(":")
     system = System(
         given.folder,
         ledger_url=settings.get("INTEGRATOR_LEDGER_URL"),
         workers=given.workers,
         erp=False,
-        bind=f"{host}:{port if given.port is None else given.port}",
+        bind=_bind(settings.get("INTEGRATOR_BIND", "127.0.0.1:8000"), given.port),
         extra_env={**settings, "INTEGRATOR_SECRET_KEYS": key},
     )
     try:
@@ -100,6 +57,14 @@ def _serve(given: argparse.Namespace, console: Console) -> None:
             time.sleep(LOOK_SECONDS)
     finally:
         system.stop()
+
+
+def _bind(address: str, port: int | None) -> str:
+    """Where the receiver listens, HOST:PORT. Raises SystemFailed when the address is none."""
+    host, _, given = address.rpartition(":")
+    if port is None and not (given.isdecimal() and int(given) < 2**16):
+        raise SystemFailed(f"INTEGRATOR_BIND is {address}; it must be HOST:PORT, such as 127.0.0.1:8000.")
+    return f"{host}:{given if port is None else port}"
 
 
 def _secret_keys(folder: Path, settings: Mapping[str, str]) -> tuple[str, str]:
@@ -117,7 +82,6 @@ def _secret_keys(folder: Path, settings: Mapping[str, str]) -> tuple[str, str]:
 
 
 def _introduce(system: System, console: Console, key_note: str, seconds: float) -> None:
-    folder = shown(system.folder.path)
     places = ("INTEGRATOR_SQS_QUEUE_URL_PREFIX", "INTEGRATOR_SQS_ENDPOINT_URL")
     queue = next(system.environment[name] for name in places if name in system.environment)
     embedded = "in memory; a doorbell only, the ledger knows what is owed"
@@ -133,7 +97,7 @@ def _introduce(system: System, console: Console, key_note: str, seconds: float) 
     for name, text in rows.items():
         _say(console, f"{name:<10} {text}")
     _say(console, f"\n[bold]{_tenants(system)}[/] In another shell:\n")
-    _say(console, f"[cyan]. {folder}/env[/]  [dim]# the settings of this system[/]")
+    _say(console, f"[cyan]. {quoted(system.folder.env)}[/]  [dim]# the settings of this system[/]")
     _say(console, "[cyan].venv/bin/flask --app web tenants apply examples/tenants.yaml[/]")
     _say(console, "[dim]examples/tenants.yaml says which secrets it takes from that shell's environment.[/]")
     _say(console, "\n[dim]Ctrl-C stops everything.[/]")
@@ -161,9 +125,10 @@ def _say(console: Console, text: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m sandbox.serve", description="Serve on this machine.")
-    parser.add_argument("--port", type=int, help="of the receiver; default that of INTEGRATOR_BIND, or 8000")
-    parser.add_argument("--workers", type=int, default=2, help="worker processes; default 2")
+    parser = Parser(prog="python -m sandbox.serve", description="Serve on this machine.")
+    port = "of the receiver; default that of INTEGRATOR_BIND, or 8000"
+    parser.add_argument("--port", type=whole(0, 2**16 - 1), help=port)
+    parser.add_argument("--workers", type=whole(1, 64), default=2, help="worker processes; default 2")
     parser.add_argument("--folder", type=Path, default=Path("var/serve"), help="for all that is kept")
     return parser
 

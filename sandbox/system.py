@@ -123,7 +123,7 @@ class System:
         try:
             require_free(*self._bind, "Stop what listens there, or choose another with --port (0: a free one).")
             self.folder.lock()
-            self.folder.write_env(self.environment)
+            self.folder.write_env(self.environment, own_queue=self.own_queue)
             self._start(self._embedded())
             self._upgrade()
             self._start(self._served())
@@ -167,8 +167,8 @@ class System:
                     process.terminate(max(give_up - time.monotonic(), 0))
         finally:
             for process in self.processes.values():
-                process.wanted = False
-                process.kill()
+                process.terminate(0)
+            self.folder.tidy_up()
             self.folder.unlock()
 
     def __enter__(self) -> Self:
@@ -195,10 +195,14 @@ class System:
         restarted = []
         for process in self.dead():
             tell(process)
-            process.start()
-            self.restarts[process.name] += 1
+            self.start_again(process)
             restarted.append(process.name)
         return restarted
+
+    def start_again(self, process: Process) -> None:
+        """Start a dead part; returns before it is ready."""
+        process.start()
+        self.restarts[process.name] += 1
 
     def _watch(self) -> None:
         while not self._stopping.wait(WATCH_SECONDS):
@@ -272,7 +276,8 @@ class System:
 
     def _process(self, name: str, argv: list[str], ready: Callable[[Process], bool]) -> Process:
         argv = [sys.executable, *argv]
-        return Process(name, argv, self.environment, self.folder.logs / f"{name}.log", ready)
+        log, pid_file = self.folder.logs / f"{name}.log", self.folder.pid_file(name)
+        return Process(name, argv, self.environment, log, ready, pid_file=pid_file)
 
 
 def _erp_names(erp: bool | tuple[str, ...]) -> tuple[str, ...]:

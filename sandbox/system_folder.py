@@ -4,7 +4,9 @@ import fcntl
 import os
 import shlex
 import shutil
+import sqlite3
 from collections.abc import Iterable, Mapping
+from contextlib import closing, suppress
 from pathlib import Path
 
 from sandbox.system_process import SystemFailed, shown
@@ -22,6 +24,10 @@ class Folder:
     def database(self, name: str) -> Path:
         """The SQLite file of a part."""
         return self.path / f"{name}.sqlite3"
+
+    def pid_file(self, name: str) -> Path:
+        """Where the id of a part's process stands while it runs."""
+        return self.path / f"{name}.pid"
 
     def lock(self) -> None:
         """Take the folder, and make it when it is missing. Raises SystemFailed when another system has it."""
@@ -51,8 +57,23 @@ class Folder:
         shutil.rmtree(self.logs)
         self.logs.mkdir()
 
-    def write_env(self, environment: Mapping[str, str]) -> None:
-        """Write the settings for the command line in another shell: `. FOLDER/env`. Only the owner can read it."""
-        chosen = {name: environment[name] for name in environment if name.startswith(("INTEGRATOR_", "AWS_"))}
+    def write_env(self, environment: Mapping[str, str], *, own_queue: bool) -> None:
+        """Write the settings for the command line in another shell: `. FOLDER/env`. Only the owner can read it.
+
+        The credentials of an SQS of one's own stay out of it: they are in the shell that needs them.
+        """
+        ours = ("INTEGRATOR_", "AWS_") if own_queue else ("INTEGRATOR_",)
+        chosen = {name: environment[name] for name in environment if name.startswith(ours)}
         self.env.touch(0o600)
         self.env.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in chosen.items()))
+
+    def tidy_up(self) -> None:
+        """Fold SQLite's side files into their databases, when all that used them has ended."""
+        if self._descriptor is None:
+            return
+        for log in self.path.glob("*.sqlite3-wal"):
+            with (
+                suppress(sqlite3.Error),
+                closing(sqlite3.connect(log.with_name(log.name[: -len("-wal")]))) as last,
+            ):
+                last.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # who closes last removes them

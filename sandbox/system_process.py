@@ -54,7 +54,7 @@ class Process:
     """A process to be: it runs `argv` with `env`, both of which may be changed before the next start.
 
     `ready` says whether it does its work by now. It is wanted from `start` to `terminate`: dead in between, even
-    by `kill`, it has failed.
+    by `kill`, it has failed. `pid_file` holds its id while it is wanted, for who wants to kill it.
     """
 
     def __init__(
@@ -64,7 +64,10 @@ class Process:
         env: Mapping[str, str],
         log: Path,
         ready: "Callable[[Process], bool]",
+        *,
+        pid_file: Path | None = None,
     ) -> None:
+        self.pid_file = pid_file
         self.name, self.argv, self.env, self.log = name, list(argv), dict(env), log
         self.wanted = False
         self.starts = 0
@@ -82,6 +85,8 @@ class Process:
                 self._child = _forker.submit(self._fork).result()
                 self.starts += 1
                 self.started_at = time.monotonic()
+                if self.pid_file:
+                    self.pid_file.write_text(f"{self._child.pid}\n")
 
     def _fork(self) -> subprocess.Popen[bytes]:
         leash = [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid())]
@@ -127,7 +132,7 @@ class Process:
             if not self.alive:
                 raise SystemFailed(self.obituary())
             if time.monotonic() > give_up:
-                raise SystemFailed(f"{self.name} is not ready after {timeout_seconds:g} s. {self._last_words()}")
+                raise SystemFailed(f"{self.name} is not ready after {timeout_seconds:g} s. {self.last_words()}")
             time.sleep(0.05)
 
     def kill(self) -> None:
@@ -155,6 +160,8 @@ class Process:
         self.ask_to_end()
         self._wait(timeout_seconds)
         self.kill()
+        if self.pid_file:
+            self.pid_file.unlink(missing_ok=True)
 
     def _wait(self, timeout_seconds: float) -> None:
         give_up = time.monotonic() + timeout_seconds
@@ -174,13 +181,23 @@ class Process:
             log.seek(self._log_begins)
             return log.read().decode(errors="replace")
 
+    @property
+    def was_killed(self) -> bool:
+        """Whether SIGKILL ended it: nothing that it wrote explains that."""
+        return self.exit_code == -signal.SIGKILL
+
+    def fate(self) -> str:
+        """Say how it ended."""
+        code = self.exit_code
+        how = f"was killed (signal {-code})" if code and code < 0 else f"ended with status {code}"
+        return f"{self.name} {how}"
+
     def obituary(self) -> str:
         """Say how it ended, with its last lines and where the rest is."""
-        code = self.exit_code
-        how = f"was killed by {signal.Signals(-code).name}" if code and code < 0 else f"ended with status {code}"
-        return f"{self.name} {how}. {self._last_words()}"
+        return f"{self.fate()}. {self.last_words()}"
 
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
+        """The last lines of its log, and where the rest is."""
         lines = [line for line in self.said().splitlines() if line.strip()][-TAIL_LINES:]
         if not lines:
             return f"It wrote nothing to {shown(self.log)}."

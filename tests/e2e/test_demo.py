@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_given_duplicates_and_reordering_when_the_demo_ends_then_every_order_arr
 @pytest.fixture
 def main() -> Iterator[Callable[..., int]]:
     """The demo's main in this process, whose signals are as before afterwards."""
-    numbers = (signal.SIGTERM, signal.SIGHUP)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
     yield lambda *options: demo.main(options)
     for number, handler in zip(numbers, before, strict=True):
@@ -131,11 +131,62 @@ def test_given_a_management_system_that_holds_other_orders_when_the_demo_ends_th
     assert "lost at acme: shop/" in output.getvalue()
 
 
-@pytest.mark.parametrize("option", ["--orders=1", "--duplicates=101", "--reorder=-1", "--rate=0", "--workers=0"])
-def test_given_a_number_that_makes_no_sense_when_the_demo_starts_then_it_says_so(
+NONSENSE = {
+    "--orders=0": "--orders: must be a whole number from 2 to 100000",
+    "--orders=many": "--orders: must be a whole number from 2 to 100000",
+    "--duplicates=101": "--duplicates: must be a number from 0 to 100",
+    "--reorder=-1": "--reorder: must be a number from 0 to 100",
+    "--rate=nan": "--rate: must be a number from 0.1 to 10000",
+    "--workers=0": "--workers: must be a whole number from 1 to 64",
+    "--limit=0": "--limit: must be a number from 1 to 86400",
+    "--report=/proc/nothing": "--report: /proc/nothing can't be written: No such file or directory",
+    "--sometimes": "unrecognized arguments: --sometimes",
+}
+
+
+@pytest.mark.parametrize("option", NONSENSE)
+def test_given_an_argument_that_makes_no_sense_when_the_demo_starts_then_one_line_says_so(
     option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         demo.main([option])
     assert ended.value.code == 2
-    assert "must be" in capsys.readouterr().err
+    assert capsys.readouterr().err == f"{NONSENSE[option]}. --help lists what there is.\n"
+
+
+def test_given_parts_that_are_killed_when_the_demo_runs_and_stays_up_then_each_comes_back_and_nothing_is_lost(
+    tmp_path: Path,
+) -> None:
+    report, folder = tmp_path / "demo.json", tmp_path / "demo"
+    options = ["--orders=12", f"--folder={folder}", f"--report={report}"]
+    command = [sys.executable, "-m", "sandbox.demo", *options]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as ran:
+        assert ran.stdout
+        said = until(ran.stdout, "acknowledged ")
+        kill(folder, "worker-1")
+        said += until(ran.stdout, "Ctrl-C stops")
+        kill(folder, "receiver")
+        said += until(ran.stdout, "receiver was killed")
+        ran.send_signal(signal.SIGINT)
+        said += ran.stdout.read()
+    assert ran.returncode == 0, said
+    assert "worker-1 was killed (signal 9); started again\n" in said
+    assert "receiver was killed (signal 9); started again\n" in said
+    assert f"kill -9 $(cat {folder}/worker-1.pid)" in said
+    numbers = json.loads(report.read_text())
+    assert (numbers["lost"], numbers["duplicated"], numbers["mismatched"]) == (0, 0, 0)
+    assert numbers["erp_orders"] == 12
+
+
+def until(lines: Iterable[str], words: str) -> str:
+    """What is said up to the line with these words."""
+    said = ""
+    for line in lines:
+        said += line
+        if words in line:
+            return said
+    raise AssertionError(f"{words!r} is not in:\n{said}")
+
+
+def kill(folder: Path, part: str) -> None:
+    os.kill(int((folder / f"{part}.pid").read_text()), signal.SIGKILL)

@@ -72,13 +72,28 @@ def test_given_a_part_that_dies_when_checked_then_it_is_named_with_its_log_and_c
     before = whole.restarts["worker-1"]
     worker.kill()
 
-    with pytest.raises(SystemFailed, match=r"worker-1 was killed by SIGKILL[^$]*worker-1\.log:\n[^$]*ready"):
+    with pytest.raises(SystemFailed, match=r"worker-1 was killed \(signal 9\)[^$]*worker-1\.log:\n[^$]*ready"):
         whole.check()
     assert whole.restart_dead() == ["worker-1"]
     worker.wait_ready()
 
     assert whole.restarts["worker-1"] == before + 1
     whole.check()
+
+
+def test_given_its_id_in_a_file_when_a_shell_kills_a_part_then_the_file_names_the_one_that_comes_after_it(
+    whole: System,
+) -> None:
+    worker = whole.processes["worker-1"]
+    file = whole.folder.pid_file("worker-1")
+    first = worker.pid
+
+    subprocess.run(["sh", "-c", f"kill -9 $(cat '{file}')"], check=True)
+    wait_until(lambda: not worker.alive)
+    assert whole.restart_dead() == ["worker-1"]
+
+    assert file.read_text() == f"{worker.pid}\n"
+    assert worker.pid != first
 
 
 def test_given_a_killed_receiver_when_restarted_then_it_answers_at_the_same_address(whole: System) -> None:
@@ -119,6 +134,8 @@ def test_given_auto_restart_when_a_part_is_killed_then_it_comes_back_by_itself(t
         processes = family(system)
     assert gone(processes)
     assert system.restarts == {"sqs": 1}, "stopping is no death"
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"env", "lock", "logs", "ledger.sqlite3"}, "no ids, no side files of SQLite"
 
 
 def test_given_a_part_that_refuses_to_start_when_started_then_it_says_why_and_nothing_is_left(
@@ -155,6 +172,29 @@ def test_given_a_port_in_use_when_serving_on_it_then_one_line_says_what_to_do(tm
     assert (ran.returncode, ran.stdout) == (1, f"Port {port} on 127.0.0.1 is in use. {remedy}\n")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "settings", "says"),
+    [
+        (["--port=65536"], {}, "--port: must be a whole number from 0 to 65535"),
+        (["--workers=0"], {}, "--workers: must be a whole number from 1 to 64"),
+        (["--folder=/proc/nothing"], {}, "/proc/nothing: No such file or directory. Check its owner"),
+        (["--folder=/dev/null"], {}, "/dev/null: File exists. Check its owner"),
+        ([], {"INTEGRATOR_BIND": "nonsense"}, "INTEGRATOR_BIND is nonsense; it must be HOST:PORT"),
+        ([], {"INTEGRATOR_BIND": "192.0.2.1:8000"}, "Nobody can listen on port 8000 of 192.0.2.1"),
+    ],
+)
+def test_given_what_makes_no_sense_when_serving_then_one_line_says_so(
+    arguments: list[str], settings: dict[str, str], says: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "sandbox.serve", f"--folder={tmp_path}", *arguments]
+    ran = subprocess.run(
+        command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.returncode != 0
+    assert says in ran.stdout + ran.stderr
+    assert (ran.stdout + ran.stderr).count("\n") == 1
+
+
 def test_given_a_ledger_that_is_not_there_when_serving_on_it_then_one_line_says_so(tmp_path: Path) -> None:
     url = f"postgresql+psycopg://nobody:secret-word@/nothing?host={tmp_path}"
     command = [sys.executable, "-m", "sandbox.serve", "--port=0", f"--folder={tmp_path}"]
@@ -169,10 +209,12 @@ def test_given_a_ledger_that_is_not_there_when_serving_on_it_then_one_line_says_
     assert "secret-word" not in said
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_given_a_served_system_when_it_is_told_to_end_then_it_stops_and_keeps_key_and_ledger(
-    tmp_path: Path,
+    number: signal.Signals, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "sandbox.serve", "--port=0", "--workers=1", f"--folder={tmp_path}"]
+    command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-m", "sandbox.serve"]  # as `serve &`
+    command += ["--port=0", "--workers=1", f"--folder={tmp_path}"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("INTEGRATOR_")}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as served:
         assert served.stdout
@@ -182,7 +224,7 @@ def test_given_a_served_system_when_it_is_told_to_end_then_it_stops_and_keeps_ke
             assert line, said
             said += line
         children = psutil.Process(served.pid).children(recursive=True)
-        served.send_signal(signal.SIGTERM)
+        served.send_signal(number)
         said += served.stdout.read()
     assert served.returncode == 0, said
     assert gone(children)
