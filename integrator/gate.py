@@ -30,6 +30,11 @@ class Gate:
     opens_at: datetime
     cause: str | None
 
+    @property
+    def until_resumed(self) -> bool:
+        """Whether it opens by a person's `resume`, and `opens_at` means nothing."""
+        return self.cause == _CAUSES["paused_until"]
+
 
 def window(cap: int, *, on_trial: bool) -> int:
     """How many syncs of a gate may be in flight: the plan's cap; one while its credentials are on trial (F2)."""

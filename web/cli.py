@@ -175,4 +175,4 @@ def check_tenants(tenant: str | None, *, as_json: bool) -> None:
 
 
 def _gate(gate: dict[str, str | bool | None]) -> str:
-    return "open" if gate["open"] else f"shut until {gate['opens_at']}: {gate['cause']}"
+    return "open" if gate["open"] else f"shut until {gate['opens_at'] or 'resumed'}: {gate['cause']}"

@@ -51,7 +51,7 @@ def _erps(connection: Connection, tenant_id: int) -> list[dict[str, Any]]:
 
 
 def _gate(asked: gate.Gate) -> dict[str, Any]:
-    until = None if asked.open else asked.opens_at.isoformat()
+    until = None if asked.open or asked.until_resumed else asked.opens_at.isoformat()
     return {"open": asked.open, "opens_at": until, "cause": asked.cause}
 
 

@@ -281,12 +281,12 @@ def test_given_tenants_when_listed_then_gates_are_told_and_secrets_are_not(run: 
     as_json = run("tenants", "list", "--json")
 
     assert "acme (Acme), inactive" in shown.output
-    assert "paused by an operator" in shown.output
+    assert "gate shut until resumed: paused by an operator" in shown.output
     assert "shop at: shopify to own, inactive" in shown.output
     first, second = json.loads(as_json.output)["tenants"]
-    assert first["erps"][0]["gate"] | {"opens_at": ""} == {
+    assert first["erps"][0]["gate"] == {
         "open": False,
-        "opens_at": "",
+        "opens_at": None,
         "cause": "paused by an operator",
     }
     assert second["erps"][0] == {
