@@ -75,7 +75,9 @@ class Throttled(IntegratorError):
     `retry_after_seconds` is what it asked for, or None when it named no time.
     """
 
-    remedy = "Nothing: work waits for the time that the system asked for. If it stays so, lower the plan's rate."
+    remedy = (
+        "Nothing: work waits for the time that the system asked for. If it lasts, ask for a higher limit there."
+    )
 
     def __init__(
         self, message: str, *, retry_after_seconds: float | None = None, subject: str = "", detail: str = ""
