@@ -45,7 +45,7 @@ def test_given_a_target_when_make_is_asked_what_it_would_do_then_it_knows(target
 
 
 @pytest.mark.parametrize(
-    ("target", "lock"), [("demo", "run"), ("serve", "run"), ("test", "dev"), ("check", "dev")]
+    ("target", "lock"), [("demo", "run"), ("serve", "run"), ("test", "dev"), ("check", "dev"), ("hooks", "dev")]
 )
 def test_given_a_target_when_it_runs_then_it_sets_itself_up_first(target: str, lock: str) -> None:
     assert run("make", "--dry-run", target).stdout.splitlines()[0] == f"bin/setup {lock}"
@@ -61,6 +61,27 @@ def test_given_the_commit_hooks_when_read_then_they_are_the_commands_of_make_che
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     assert [repo["repo"] for repo in hooks] == ["local"]
     assert [hook["entry"] for hook in hooks[0]["hooks"]] == recipe("check")
+
+
+def test_given_a_clone_when_its_hooks_are_asked_for_then_git_checks_before_a_commit_and_keeps_a_hook_of_ones_own(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "setup").symlink_to("/bin/true")
+    (tmp_path / "Makefile").write_text(MAKEFILE)
+    run("git", "init", "-q", cwd=tmp_path)
+    hook = tmp_path / ".git" / "hooks" / "pre-commit"
+
+    for _ in range(2):
+        assert run("make", "hooks", cwd=tmp_path).returncode == 0
+        assert hook.read_text() == "#!/bin/sh\nexec make check\n"
+        assert os.access(hook, os.X_OK)
+
+    hook.write_text("mine\n")
+    ran = run("make", "hooks", cwd=tmp_path)
+    assert ran.returncode != 0
+    assert "There is a hook already" in ran.stderr
+    assert hook.read_text() == "mine\n"
 
 
 # .ci/run
