@@ -19,7 +19,12 @@ PAGES = sorted([ENGLISH, SPANISH, ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rgl
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"(?:\S*/)?(?:flask --app web|celery -A tasks|make)\b[^`\n]*")
-LINK = re.compile(r"\[[^]]*]\(([^)#\s]+)[^)]*\)")
+PATH = re.compile(
+    r"(?:bin|benchmarks|docs|examples|integrator|requirements|samples|sandbox|tasks|tests|web)/[\w./-]*\w/?"
+)
+"""A file or folder of this project, as the text names it between backticks."""
+LINK = re.compile(r"\[[^]]*]\(([^)#\s]*)(?:#([^)\s]+))?[^)]*\)")
+"""Where a link leads: the page, and the heading in it."""
 
 
 def prose(path: Path) -> str:
@@ -29,6 +34,12 @@ def prose(path: Path) -> str:
 
 def headings(path: Path) -> list[str]:
     return re.findall(r"^(#+) .+$", prose(path), re.MULTILINE)
+
+
+def anchors(path: Path) -> set[str]:
+    """What links to a page's headings end in, as GitHub makes it of them."""
+    titles = re.findall(r"^#+ (.+)$", prose(path), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def blocks(path: Path) -> list[tuple[str, str]]:
@@ -117,6 +128,15 @@ def test_given_the_pages_when_searched_then_every_command_of_ours_is_shown_somew
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_given_a_page_when_its_links_are_followed_then_each_leads_somewhere(path: Path) -> None:
-    for link in LINK.findall(prose(path)):
+    for link, anchor in LINK.findall(prose(path)):
         if not link.startswith(("http:", "https:")):
             assert (path.parent / link).exists(), f"{path.name}: {link}"
+        if anchor:
+            assert anchor in anchors(path.parent / link if link else path), f"{path.name}: {link}#{anchor}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_given_a_page_when_the_files_that_it_names_are_looked_up_then_each_is_there(path: Path) -> None:
+    for span in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", prose(path)):
+        if PATH.fullmatch(span):
+            assert (ROOT / span).exists(), f"{path.name}: {span}"
