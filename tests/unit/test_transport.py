@@ -1,0 +1,65 @@
+"""The transport leans on kombu's private names: this fails when one is gone, or when kombu needs no help."""
+
+import inspect
+from http import HTTPStatus
+from types import SimpleNamespace
+from typing import Any
+
+import kombu
+import pytest
+from botocore.exceptions import ClientError
+from kombu import asynchronous
+from kombu.asynchronous.aws.connection import AsyncAWSQueryConnection
+from kombu.asynchronous.aws.sqs.connection import AsyncSQSConnection
+from kombu.transport import SQS
+
+from tasks.transport import Channel, EndpointFailed, Transport
+
+
+def test_given_kombu_when_looked_at_then_all_that_is_overridden_is_there_and_is_called() -> None:
+    assert "_on_messages_ready" in inspect.getsource(SQS.Channel._get_async)
+    assert "self.asynsqs(" in inspect.getsource(SQS.Channel._get_async)
+    assert issubclass(AsyncSQSConnection, AsyncAWSQueryConnection)
+    for answered in ("_on_list_ready", "_on_obj_ready", "_on_status_ready"):
+        assert "self._for_status(response" in inspect.getsource(getattr(AsyncAWSQueryConnection, answered))
+    assert "get_event_loop()" in inspect.getsource(SQS.Channel.__init__)
+    assert callable(asynchronous.set_event_loop)
+    assert isinstance(SQS.Transport.connection_errors, tuple)
+
+
+def test_given_kombu_by_itself_when_a_receive_fails_then_it_still_needs_our_help() -> None:
+    kombus: Any = SQS.Channel
+    asked: Any = AsyncAWSQueryConnection
+    with pytest.raises(AttributeError):
+        kombus._on_messages_ready(SimpleNamespace(), "queue", "queue", [])
+    refused = asked._for_status(SimpleNamespace(), _answer(), b"<secret/>")
+    assert not isinstance(refused, Transport.connection_errors), kombu.__version__
+
+
+def test_given_an_answer_that_is_none_when_received_then_the_connection_is_lost() -> None:
+    with pytest.raises(EndpointFailed):
+        Channel._on_messages_ready(SimpleNamespace(), "queue", "queue", [])  # type: ignore[arg-type]
+
+
+def test_given_a_refused_receive_when_judged_then_the_connection_is_lost_and_the_body_is_not_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client: Any = SimpleNamespace()
+    monkeypatch.setattr(SQS.Channel, "asynsqs", lambda *_args, **_named: client)
+
+    Channel.asynsqs(object.__new__(Channel), "queue")
+
+    error = client._for_status(_answer(), b"<secret/>")
+    assert isinstance(error, EndpointFailed)
+    assert "secret" not in str(error)
+    assert "429" in str(error)
+
+
+def test_given_errors_of_the_endpoint_when_asked_then_each_is_a_lost_connection() -> None:
+    assert issubclass(EndpointFailed, Transport.connection_errors)
+    assert issubclass(ClientError, Transport.connection_errors)
+    assert Transport.Channel is Channel
+
+
+def _answer() -> Any:
+    return SimpleNamespace(status=HTTPStatus.TOO_MANY_REQUESTS.value, reason="Too Many Requests")
