@@ -49,9 +49,12 @@ include = ["tasks.orders"]
 timezone = "UTC"
 enable_utc = True
 
-worker_pool = "threads"
+worker_pool = "tasks.pool:FairPool"
 worker_concurrency = _settings.worker_threads
 worker_prefetch_multiplier = 1
+"""As many messages wait for a thread as there are threads. Those that wait for their own tenant's share are not
+among them (`tasks.pool`), so that no tenant's messages stand before another's.
+"""
 worker_hijack_root_logger = False
 worker_redirect_stdouts = False
 worker_enable_remote_control = False

@@ -257,7 +257,6 @@ class System:
             "-A",
             "tasks",
             "worker",
-            "--pool=threads",
             *alone,
             f"--queues={queues}",
         ]

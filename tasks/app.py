@@ -5,13 +5,16 @@ import threading
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_init, worker_shutting_down
+from celery.signals import celeryd_after_setup, setup_logging, worker_init, worker_shutting_down
 
 from integrator import readiness
 from integrator.config import settings
 from integrator.ledger.engine import Ledger
-from integrator.logs import configure
+from integrator.logs import configure, get_logger
 from tasks import startup
+from tasks.pool import FairPool
+
+log = get_logger(__name__)
 
 SHUTDOWN_SECONDS = 25
 """How long a worker that is told to stop lets its runs finish, under the 30 s that Kubernetes gives."""
@@ -33,6 +36,14 @@ def _check_before_work(**_: Any) -> None:
         startup.check(settings(), Ledger.from_settings(settings()))
     except startup.Refused as refusal:
         sys.exit(str(refusal))
+
+
+@celeryd_after_setup.connect
+def _warn_of_another_pool(instance: Any, **_: Any) -> None:
+    """`--pool` on the command line wins against celeryconfig."""
+    chosen = instance.pool_cls.__module__
+    if chosen != FairPool.__module__:
+        log.warning("tenants_do_not_share_threads", pool=chosen, reason="Leave --pool out: P6 needs tasks.pool.")
 
 
 @worker_shutting_down.connect

@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterable
 from functools import cache
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -12,7 +13,7 @@ from integrator.config import settings
 from integrator.dispatch import Dispatcher, Publish
 from integrator.lease import LeaseKeeper
 from integrator.ledger.engine import Ledger
-from integrator.ledger.transitions import release
+from integrator.ledger.transitions import release, unring
 from integrator.logs import get_logger
 from integrator.secrets import KeyRing, key_ring
 from tasks.publishing import publisher
@@ -48,6 +49,11 @@ class Process:
                 log.warning("sync_not_given_back", sync_id=sync_id, claim=claim, error=type(error).__name__)
             else:
                 log.info("sync_given_back", sync_id=sync_id, claim=claim, released=given)
+
+    def unring(self, bells: Iterable[tuple[str, int]]) -> int:
+        """Put syncs that were rung, but not started, back to pending; how many. Raises SQLAlchemyError."""
+        with self.ledger.write() as connection:
+            return unring(connection, bells)
 
 
 _making = threading.Lock()

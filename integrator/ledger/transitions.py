@@ -180,6 +180,15 @@ def put_back(connection: Connection, rung: Iterable[Rung]) -> int:
     return count
 
 
+def unring(connection: Connection, bells: Iterable[tuple[str, int]]) -> int:
+    """Take back what a worker was rung for, as (tenant, sync id), and did not start: it is stopping (P6)."""
+    count = 0
+    for tenant, sync_id in sorted(bells, key=lambda bell: bell[1]):
+        mine = and_(syncs.c.id == sync_id, IS_QUEUED, _of_tenant(tenant))
+        count += connection.execute(_back_to_pending().where(mine)).rowcount
+    return count
+
+
 def ring_again(connection: Connection, kind: str, missing: int) -> list[Rung]:
     """Choose the expired queued rows whose message is really missing; extend the leases of the others (P5).
 

@@ -90,6 +90,24 @@ def test_given_the_same_event_twice_when_kept_then_one_is_a_duplicate(ledger: Le
     assert sync_row(ledger, first.sync_id).wanted == 1
 
 
+def test_p6_given_bells_that_did_not_start_when_taken_back_then_what_is_queued_of_that_tenant_is_pending(
+    ledger: Ledger, world: World
+) -> None:
+    running = claimed(ledger, world).sync_id
+    queued, others, done = (keep(ledger, world, external_id=str(number)) for number in (2, 3, 4))
+    ring(ledger, queued)
+    ring(ledger, others)
+    with ledger.write() as connection:
+        bells = [("acme", running), ("acme", queued), ("globex", others), ("acme", done), ("acme", 999)]
+        assert transitions.unring(connection, bells) == 1
+    states = [sync_row(ledger, sync_id).state for sync_id in (running, queued, others, done)]
+    assert states == [State.RUNNING, State.PENDING, State.QUEUED, State.PENDING]
+    row = sync_row(ledger, queued)
+    assert (row.attempts, row.claims, row.lease_until, row.queued_at) == (0, 0, None, None)
+    ring(ledger, queued)
+    assert findings(ledger) == []
+
+
 def test_given_no_event_id_when_kept_twice_then_wanted_rises_twice(ledger: Ledger, world: World) -> None:
     one = delivery(world, order())
     results = deliver(ledger, one, delivery(world, order("2")), one)
