@@ -98,7 +98,7 @@ def wait_of(ledger: Ledger, sync_id: int) -> float:
         with ledger.read() as connection:
             row = connection.execute(ended.where(syncs.c.id == sync_id, attempts.c.ended_at.is_not(None))).first()
         if row is not None:
-            return round((row.ended_at - row.accepted_at).total_seconds(), 2)
+            return float(round((row.ended_at - row.accepted_at).total_seconds(), 2))
         time.sleep(0.1)
     raise TimeoutError(f"sync {sync_id} did not run")
 
