@@ -10,6 +10,8 @@ a token:
     POST   /_sandbox         change settings: the fields of `sandbox.erp_faults.Settings`
     DELETE /_sandbox         back to no faults and no counts; orders and keys stay
     GET    /_sandbox/orders  orders as stored, with all that was sent: ?after=<next>&limit=<1 to 5000>
+    POST   /_sandbox/orders/<id>  what a person does: {"state": "open", "credits": {"CN000001": null}}
+    DELETE /_sandbox/orders/<id>  what a person does: the order is gone
 """
 
 import argparse
@@ -27,7 +29,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from sandbox.erp_faults import RequestKind
-from sandbox.erp_order import Refusal
+from sandbox.erp_order import Mending, Refusal
 from sandbox.erp_store import Record
 from sandbox.erp_system import System
 
@@ -41,6 +43,7 @@ _ROUTES: tuple[tuple[str, str, RequestKind], ...] = (
     ("POST", r"/orders/([^/]+)/cancel", "cancel"),
     ("GET", r"/health", "health"),
 )
+_MENDED = re.compile(r"/_sandbox/orders/([^/]+)")
 
 
 class Gone(Exception):
@@ -161,6 +164,11 @@ class Handler(BaseHTTPRequestHandler):
                 case "GET", "/_sandbox/orders":
                     after, limit = int(asked.get("after", ["0"])[0]), int(asked.get("limit", ["1000"])[0])
                     return self.system.store.page(after, min(max(limit, 1), 5000))
+                case "POST", _ if order := _MENDED.fullmatch(path):
+                    mending = Mending.model_validate_json(body)
+                    return self.system.store.mend(order[1], mending.state, mending.credits)
+                case "DELETE", _ if order := _MENDED.fullmatch(path):
+                    return self.system.store.remove(order[1])
                 case "GET", "/_sandbox":
                     return faults.report()
                 case "POST", "/_sandbox":

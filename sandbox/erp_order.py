@@ -133,6 +133,13 @@ class Cancellation(_Part):
     reason: str | None
 
 
+class Mending(_Part):
+    """What a person does with an order: another state, credits with other totals, or (null) without them."""
+
+    state: Literal["open", "cancelled"] | None = None
+    credits: dict[str, Amount | None] = {}
+
+
 _Body = TypeVar("_Body", Content, CreditContent, Cancellation)
 
 

@@ -8,7 +8,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -134,6 +134,34 @@ class Store:
             (_with_key(row, key), row["id"]),
         ).fetchone()
         return self._record(changed)
+
+    def mend(self, order_id: str, state: str | None, totals: Mapping[str, str | None]) -> Record:
+        """What a person does: another state, other totals of credits by their ids, or none for one to remove.
+
+        Raises Refusal(404).
+        """
+        with self._transaction():
+            row = self._row(order_id)
+            for credit in self._credits(row):
+                if (name := credit["id"]) not in totals:
+                    continue
+                number, total = int(name.removeprefix("CN")), totals[name]
+                if total is None:
+                    self._db.execute("delete from credits where id = ?", (number,))
+                else:
+                    changed = "update credits set content = json_set(content, '$.total', ?) where id = ?"
+                    self._db.execute(changed, (total, number))
+            self._db.execute("update orders set state = ? where id = ?", (state or row["state"], row["id"]))
+            return self._record(self._row(order_id))
+
+    def remove(self, order_id: str) -> Record:
+        """What a person does: the order is gone, with its credits. Raises Refusal(404)."""
+        with self._transaction():
+            row = self._row(order_id)
+            record = self._record(row)
+            self._db.execute("delete from credits where order_id = ?", (row["id"],))
+            self._db.execute("delete from orders where id = ?", (row["id"],))
+            return record
 
     def read(self, order_id: str) -> Record:
         """One order. Raises Refusal(404)."""

@@ -25,12 +25,18 @@ class Idempotency(StrEnum):
 
 
 class StepKind(StrEnum):
-    """The effects on an order that a system knows."""
+    """The effects on an order that a system knows; and, which no connector is asked for, what a person did there.
+
+    `reopen`: the cancellation was taken back. `correct`: a credit has another total. `remove`: a credit is gone.
+    """
 
     CREATE = "create"
     UPDATE = "update"
     CREDIT = "credit"
     CANCEL = "cancel"
+    REOPEN = "reopen"
+    CORRECT = "correct"
+    REMOVE = "remove"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ when the claim is not ours any more.
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from sqlalchemy import Connection, and_, case, func, insert, or_, select, update
 
@@ -132,6 +133,39 @@ def intend(
     return step_id
 
 
+def observe(
+    connection: Connection,
+    sync_id: int,
+    claim: int,
+    kind: StepKind,
+    key: str,
+    receipt: Receipt,
+    *,
+    digest: str,
+) -> None:
+    """Record what a person did in the management system, as a step that was never sent.
+
+    Called twice by one claim, because a commit's answer was lost, it changes nothing more.
+    """
+    _hold(connection, sync_id, claim)
+    known = select(steps.c.id).where(steps.c.sync_id == sync_id, steps.c.key == key)
+    if connection.execute(known).first() is not None:
+        return
+    values = {
+        "sync_id": sync_id,
+        "kind": kind,
+        "key": key,
+        "method": "",
+        "path": "",
+        "body": b"",
+        "sends": 0,
+        "claim": claim,
+        "digest": digest,
+        "intended_at": now(),
+    }
+    connection.execute(insert(steps).values(**values, **_applied(receipt)))
+
+
 def resend(connection: Connection, sync_id: int, claim: int, step_id: int) -> None:
     """Record, before it happens, that the same bytes go out again: the doubt starts anew with the resend."""
     _hold(connection, sync_id, claim)
@@ -181,19 +215,19 @@ def apply(
 ) -> None:
     """The effect happened. With `verify_after` seconds, its reference is looked up once more then (S2)."""
     _hold(connection, sync_id, claim)
+    verify_at = None if verify_after is None else after(verify_after)
+    connection.execute(update(steps).where(steps.c.id == step_id).values(**_applied(receipt), verify_at=verify_at))
+
+
+def _applied(receipt: Receipt) -> dict[str, Any]:
     total = receipt.total
-    connection.execute(
-        update(steps)
-        .where(steps.c.id == step_id)
-        .values(
-            state=StepState.APPLIED,
-            applied_at=now(),
-            remote_id=storable(receipt.remote_id),
-            remote_amount=f"{total.amount:f}" if total else None,
-            remote_currency=total.currency if total else None,
-            verify_at=None if verify_after is None else after(verify_after),
-        )
-    )
+    return {
+        "state": StepState.APPLIED,
+        "applied_at": now(),
+        "remote_id": storable(receipt.remote_id),
+        "remote_amount": f"{total.amount:f}" if total else None,
+        "remote_currency": total.currency if total else None,
+    }
 
 
 def verified(connection: Connection, sync_id: int, claim: int, step_id: int) -> None:

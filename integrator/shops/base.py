@@ -51,7 +51,7 @@ class Deleted(errors.NotFound):
     Not for a 404 that may come from anything else: a wrong address, a proxy, a plugin that is switched off.
     """
 
-    remedy = "Cancel the order in the management system by hand; to send it again, save it in the shop once more."
+    remedy = "Cancel the order in the management system by hand; then `celery -A tasks syncs requeue`."
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from decimal import Decimal
 
 from integrator.documents import Money, Order
-from integrator.erps.base import Found, StepKind
+from integrator.erps.base import Found
 from integrator.errors import NotFound, TotalMismatch
 from integrator.ledger.schema import StepState
 from integrator.ledger.steps import Step
-from integrator.sync.plan import CONTENTS, refund_id
+from integrator.sync.plan import CONTENTS, credits_that_stand
 from integrator.sync.run import Run
 from integrator.sync.settle import reference
 from integrator.sync.sides import ErpSide
@@ -23,18 +23,17 @@ def agree(run: Run, erp: ErpSide, order: Order) -> None:
     if contents and not order.cancelled:
         _same(run, erp, contents[-1], order.total, f"the shop's {order.external_id}")
     totals = {refund.external_id: refund.total for refund in order.refunds}
-    for step in applied:
-        if step.kind is StepKind.CREDIT:
-            _same(run, erp, step, totals[refund_id(step)], f"the shop's refund {refund_id(step)}")
+    for refund_id, step in credits_that_stand(applied).items():
+        _same(run, erp, step, totals[refund_id], f"the shop's refund {refund_id}")
 
 
 def _same(run: Run, erp: ErpSide, step: Step, total: Money, shops: str) -> None:
     """Compare what the step was answered or, when that is off, what the system says now."""
     tolerance = run.assignment.tolerance
-    if step.remote_total is None or _close(step.remote_total, total, tolerance):
+    if step.remote_total is None or close(step.remote_total, total, tolerance):
         return
     now = _now(erp.look_up(reference(run)), step) or step.remote_total
-    if not _close(now, total, tolerance):
+    if not close(now, total, tolerance):
         raise TotalMismatch(
             f"The management system's {_what(step)} {step.remote_id} comes to {now}, {shops} to {total}: "
             f"{abs(now.amount - total.amount):f} off.",
@@ -44,7 +43,7 @@ def _same(run: Run, erp: ErpSide, step: Step, total: Money, shops: str) -> None:
 
 def _now(found: list[Found], step: Step) -> Money | None:
     there = {one.remote_id: one.total for one in found}
-    if step.kind is StepKind.CREDIT:
+    if step.kind not in CONTENTS:
         there = {credit.credit_id: credit.total for one in found for credit in one.credits}
     if step.remote_id not in there:
         raise NotFound(
@@ -55,8 +54,9 @@ def _now(found: list[Found], step: Step) -> Money | None:
 
 
 def _what(step: Step) -> str:
-    return "credit" if step.kind is StepKind.CREDIT else "order"
+    return "order" if step.kind in CONTENTS else "credit"
 
 
-def _close(one: Money, other: Money, tolerance: Decimal) -> bool:
+def close(one: Money, other: Money, tolerance: Decimal) -> bool:
+    """Whether two amounts are the same within the tenant's tolerance."""
     return one.currency == other.currency and abs(one.amount - other.amount) <= tolerance

@@ -11,9 +11,11 @@ from integrator.errors import Bug, Conflict, Transient, Unmapped
 from integrator.ledger.steps import Step
 from integrator.logs import get_logger
 from integrator.shops.base import Deleted
+from integrator.sync import keys
 from integrator.sync import plan as planning
 from integrator.sync.agree import agree
-from integrator.sync.plan import CONTENTS, CREDIT, Applied, Fetch, Keep, Missing, Take
+from integrator.sync.mend import cancelled_by_hand, mended
+from integrator.sync.plan import CONTENTS, Applied, Fetch, Keep, Missing, Take
 from integrator.sync.run import Run
 from integrator.sync.settle import perform, reference, settle, verify
 from integrator.sync.sides import ErpSide, ShopSide
@@ -48,6 +50,8 @@ def converge(run: Run, shop: ShopSide, erp: ErpSide) -> None:
         verify(run, erp)
         _finish_unchanged(run)
         return
+    if mended(run, erp, order, done):
+        done = run.steps(erp.settle_seconds)
     applied = planning.fold(done)
     missing = planning.plan(order, applied)
     add_up(order, missing, run.assignment.tolerance)
@@ -72,17 +76,9 @@ def add_up(order: Order, missing: list[Missing], tolerance: Decimal) -> None:
 
 
 def _action(run: Run, step: Missing, order: Order, applied: Applied | None, done: list[Step]) -> Action:
-    """An effect and its key (S3).
-
-    An update's has a number, which no other update of the order has; a credit's has the refund's own id.
-    """
-    about = run.assignment
-    name = f"/{step.kind.value}"
-    if step.kind is StepKind.UPDATE:
-        name = f"/update/{1 + sum(one.kind is StepKind.UPDATE for one in done)}"
-    if step.refund:
-        name = f"{CREDIT}{step.refund.external_id}"
-    key = f"{about.tenant}/{about.erp}/{about.shop}/{about.kind}/{about.external_id}{name}"
+    """An effect, with its key (S3)."""
+    refund = step.refund.external_id if step.refund else None
+    key = keys.effect(run.assignment, step.kind, done, refund)
     return Action(step.kind, key, reference(run), applied.remote_id if applied else None, order, step.refund)
 
 
@@ -106,18 +102,19 @@ def _newest(run: Run, shop: ShopSide, done: list[Step]) -> Order | None:
 def _give_up(run: Run, shop: ShopSide, erp: ErpSide, done: list[Step], error: Deleted) -> None:
     """Cancel what the shop has deleted, and nothing else: its content is not brought up to date first.
 
-    Raises Deleted when no delivery tells any more what the order was, so that a person cancels it.
+    Raises Deleted when no delivery tells any more what the order was, until a person has cancelled it.
     """
     applied = planning.fold(done)
     reason = "deleted before it was created" if applied is None else "deleted in the shop"
     if applied is not None and not applied.cancelled:
         order = _last_known(run, shop)
-        if order is None:
+        if order is None and not cancelled_by_hand(run, erp, done):
             raise error
-        at = order.updated_at or order.placed_at or EPOCH
-        order = order.model_copy(update={"cancelled_at": at, "cancel_reason": reason})
-        perform(run, erp, _action(run, Missing(StepKind.CANCEL), order, applied, done))
-        reason = f"cancelled: {reason}"
+        if order is not None:
+            at = order.updated_at or order.placed_at or EPOCH
+            order = order.model_copy(update={"cancelled_at": at, "cancel_reason": reason})
+            perform(run, erp, _action(run, Missing(StepKind.CANCEL), order, applied, done))
+            reason = f"cancelled: {reason}"
     verify(run, erp)
     run.finish(reason, seen_updated_at=run.assignment.seen_updated_at, seen_digest=planning.DELETED)
 

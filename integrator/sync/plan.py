@@ -11,13 +11,19 @@ from integrator.errors import Conflict
 from integrator.ledger.deliveries import Candidate
 from integrator.ledger.schema import StepState
 from integrator.ledger.steps import Step
+from integrator.sync.keys import refund_id
 
 CONTENTS = frozenset({StepKind.CREATE, StepKind.UPDATE})
 """The steps that carry the whole order, and are answered with its total."""
 
-CREDIT = "/credit/"
-"""What stands before the refund's id in a credit's key (S3)."""
-
+CANCELLED_HERE = (
+    "Reopen the order that the message names in the management system, then `celery -A tasks syncs requeue`: what "
+    "else the shop says follows by itself. If it is to stay cancelled, cancel it in the shop too."
+)
+CREDITED_OTHERWISE = (
+    "Correct the credit that the message names to what the refund is in the shop, or remove it, so that what the "
+    "shop still gives back is credited anew; then `celery -A tasks syncs requeue`."
+)
 
 DELETED = "deleted"
 """Stands for a digest: the shop said that the order was deleted. Whatever comes after that, the shop is asked."""
@@ -27,13 +33,15 @@ DELETED = "deleted"
 class Applied:
     """What the management system holds, folded from the steps that were applied to it.
 
-    `credits` has the digest of each refund that was credited, by the refund's id.
+    `credits` has the digest of each refund that was credited, and `credit_ids` the credit's own id, both by the
+    refund's id.
     """
 
     remote_id: str
     digest: str
     cancelled: bool
     credits: Mapping[str, str] = field(default_factory=dict)
+    credit_ids: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -50,20 +58,34 @@ def content_digest(order: Order) -> str:
     return order.model_copy(update=apart).digest()
 
 
-def refund_id(step: Step) -> str:
-    """Which refund a credit is about."""
-    return step.request.key.rpartition(CREDIT)[2]
-
-
 def fold(steps: Sequence[Step]) -> Applied | None:
     """The applied state that the steps add up to; None before the first create."""
     applied = [step for step in steps if step.state is StepState.APPLIED]
     contents = [step for step in applied if step.kind in CONTENTS]
     if not contents:
         return None
-    cancelled = any(step.kind is StepKind.CANCEL for step in applied)
-    credited = {refund_id(step): step.digest for step in applied if step.kind is StepKind.CREDIT}
-    return Applied(contents[0].remote_id or "", contents[-1].digest, cancelled, credited)
+    cancelled = [step.kind for step in applied if step.kind in {StepKind.CANCEL, StepKind.REOPEN}][-1:]
+    credited = credits_that_stand(applied)
+    return Applied(
+        contents[0].remote_id or "",
+        contents[-1].digest,
+        cancelled == [StepKind.CANCEL],
+        {refund: step.digest for refund, step in credited.items()},
+        {refund: step.remote_id or "" for refund, step in credited.items()},
+    )
+
+
+def credits_that_stand(steps: Sequence[Step]) -> dict[str, Step]:
+    """For each refund that is credited, by its id, the step that says how: a credit, or a person's correction."""
+    standing: dict[str, Step] = {}
+    for step in steps:
+        if step.state is not StepState.APPLIED:
+            continue
+        if step.kind in {StepKind.CREDIT, StepKind.CORRECT}:
+            standing[refund_id(step)] = step
+        elif step.kind is StepKind.REMOVE:
+            standing.pop(refund_id(step), None)
+    return standing
 
 
 def plan(order: Order, applied: Applied | None) -> list[Missing]:
@@ -75,31 +97,35 @@ def plan(order: Order, applied: Applied | None) -> list[Missing]:
     but was cancelled in the management system, and for a credited refund that the shop has changed since.
     """
     if applied is None:
-        return [] if order.cancelled or order.not_yet else [Missing(StepKind.CREATE), *_credits(order, {})]
+        return [] if order.cancelled or order.not_yet else [Missing(StepKind.CREATE), *_credits(order, None)]
     if applied.cancelled and not (order.cancelled or order.not_yet):
         raise Conflict(
             f"Order {order.external_id} is open in the shop, but was cancelled in the management system "
             f"as {applied.remote_id}.",
             subject="cancelled and open again",
+            remedy=CANCELLED_HERE,
         )
     changed = not applied.cancelled and content_digest(order) != applied.digest
     return [
         *([Missing(StepKind.UPDATE)] if changed else []),
-        *_credits(order, applied.credits),
+        *_credits(order, applied),
         *([Missing(StepKind.CANCEL)] if order.cancelled and not applied.cancelled else []),
     ]
 
 
-def _credits(order: Order, credited: Mapping[str, str]) -> list[Missing]:
+def _credits(order: Order, applied: Applied | None) -> list[Missing]:
+    credited = applied.credits if applied else {}
+    credit_ids = applied.credit_ids if applied else {}
     known_refunds = {refund.external_id: refund for refund in order.refunds}
     for external_id, digest in credited.items():
         refund = known_refunds.get(external_id)
         if refund is None or refund.digest() != digest:
             now = "is not in the shop any more" if refund is None else f"comes to {refund.total} in the shop now"
             raise Conflict(
-                f"Refund {external_id} of order {order.external_id} {now}, but was credited before: correct the "
-                "credit in the management system.",
+                f"Refund {external_id} of order {order.external_id} {now}, but was credited before as "
+                f"{credit_ids.get(external_id)}.",
                 subject="a credited refund has changed",
+                remedy=CREDITED_OTHERWISE,
             )
     return [
         Missing(StepKind.CREDIT, refund)

@@ -13,7 +13,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from integrator import gate
-from integrator.erps.base import Action, Receipt, Request
+from integrator.erps.base import Action, Receipt, Request, StepKind
 from integrator.errors import GateShut, LeaseLost
 from integrator.lease import Lease
 from integrator.ledger import deliveries, steps, transitions
@@ -110,6 +110,13 @@ class Run:
                 digest=action.refund.digest() if action.refund else content_digest(action.order),
                 snapshot_updated_at=action.order.updated_at,
             )
+        )
+
+    def observe(self, kind: StepKind, key: str, receipt: Receipt, *, digest: str) -> None:
+        """Record what a person was seen to have done."""
+        claim = self.claimed.claim
+        self.write(
+            lambda connection: steps.observe(connection, self.sync_id, claim, kind, key, receipt, digest=digest)
         )
 
     def resend(self, step_id: int) -> None:

@@ -133,7 +133,7 @@ def _settling(step: Step) -> Settling:
 
 def _found(run: Run, erp: ErpSide, step: Step) -> bool:
     """Look the effect up by its reference, and record it when it is there. Raises Conflict."""
-    found = _look(run, erp)
+    found = look(run, erp)
     if step.kind is StepKind.CREATE and len(found) > 1:
         raise two_records(run, found)
     receipt = _shown(run, found, step)
@@ -172,7 +172,8 @@ def _one_credit(run: Run, found: list[Found], step: Step) -> Credit | None:
     return made[0] if made else None
 
 
-def _look(run: Run, erp: ErpSide) -> list[Found]:
+def look(run: Run, erp: ErpSide) -> list[Found]:
+    """Every record with the order's reference. An error burns no attempt (S2)."""
     try:
         found = erp.look_up(reference(run))
     except IntegratorError as error:
@@ -197,7 +198,7 @@ def verify(run: Run, erp: ErpSide) -> None:
                 not_before=step.verify_at,
             )
         run.ask_gate()
-        found = _look(run, erp)
+        found = look(run, erp)
         if len(found) > 1:
             raise two_records(run, found)
         _take_last_look(run, erp, step, found)
