@@ -42,8 +42,10 @@ audit: setup-dev ## Look the locked packages up in the vulnerability database (n
 	@$(python) -m pip_audit --require-hashes --disable-pip -r requirements/run.txt
 
 lock: setup-dev ## Lock the dependencies anew, with hashes (ARGS=--upgrade takes newer ones)
-	@$(lock) --extra sandbox -o requirements/run.txt
-	@$(lock) --extra sandbox --extra dev -c requirements/run.txt -o requirements/dev.txt
+	@$(lock) pyproject.toml requirements/build.in --extra sandbox -o requirements/run.txt
+	@$(lock) pyproject.toml requirements/build.in --extra sandbox --extra dev -c requirements/run.txt -o requirements/dev.txt
+	@$(lock) pyproject.toml -c requirements/run.txt -o requirements/image.txt
+	@$(lock) requirements/build.in -c requirements/run.txt -o requirements/build.txt
 
 clean: ## Remove what can be made again: .venv, caches, the demo's data; not what `make serve` keeps
 	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist var/demo
@@ -51,7 +53,7 @@ clean: ## Remove what can be made again: .venv, caches, the demo's data; not wha
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 lock = $(python) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-header $(ARGS) pyproject.toml requirements/build.in
+	--no-emit-index-url --no-header $(ARGS)
 
 setup-run:
 	@bin/setup run

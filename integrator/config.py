@@ -5,7 +5,7 @@ from functools import cache
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
@@ -102,8 +102,34 @@ class Settings(BaseSettings):
     )
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
     metrics_token: SecretStr | None = Field(
-        None, description="Bearer token that opens /metrics; without one the page does not exist."
+        None,
+        description="Bearer token that opens /metrics where the receiver listens; without one the page does not "
+        "exist there.",
     )
+    metrics_host: str = Field(
+        "127.0.0.1", description="The address of the metrics port. Whoever reaches it needs no token."
+    )
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65_535,
+        description="Where a receiver, worker or scheduler serves `/metrics` and `/healthz`; 0: nowhere. Each on "
+        "one machine needs a port of its own.",
+    )
+    worker_silent_seconds: float = Field(
+        60.0,
+        ge=1,
+        description="How long a worker may neither ask SQS for messages nor be full before its `/healthz` turns "
+        "red.",
+    )
+
+    @field_validator("metrics_port")
+    @classmethod
+    def _not_the_receivers(cls, port: int, info: ValidationInfo) -> int:
+        """Where the receiver listens for everybody, the metrics need their token."""
+        if port and str(info.data.get("bind", "")).rpartition(":")[2] == str(port):
+            raise ValueError("must not be the port of INTEGRATOR_BIND")
+        return port
 
     @field_validator("secret_keys", mode="before")
     @classmethod

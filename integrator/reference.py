@@ -18,6 +18,7 @@ from integrator.clock import EPOCH
 from integrator.config import Settings
 from integrator.ledger.records import Claimed
 from integrator.ledger.transitions import KILLS_ITS_WORKER, VANISHED_LIMIT
+from integrator.metrics import METRICS, OTHER, SHOPS, VALUES_A_LABEL
 from integrator.retry import BUG_ATTEMPTS, THROTTLED_LIMIT, Verb, decide
 from integrator.shops import base
 
@@ -29,7 +30,7 @@ ALL_ERRORS = (errors, base)
 
 def pages() -> dict[str, str]:
     """Every page by its file's name."""
-    return {"settings.md": settings_page(), "errors.md": errors_page()}
+    return {"settings.md": settings_page(), "errors.md": errors_page(), "metrics.md": metrics_page()}
 
 
 def settings_page() -> str:
@@ -124,6 +125,33 @@ def _then(kind: type[errors.IntegratorError]) -> str:
     outcome = decide(error, claimed, progressed=False, alike=0, neighbours_succeed=False, random=lambda: 0.0)
     shut = ", its gate shut" if outcome.credentials_refused or outcome.gate_wait_seconds is not None else ""
     return "left to its holder" if outcome.verb is Verb.ABANDON else f"{outcome.verb.value}{shut}"
+
+
+def metrics_page() -> str:
+    """All metrics: name and labels, kind, who has it, meaning."""
+    rows = [
+        f"| `{one.name}`{_listed(one.labels)} | {one.kind.value} | {one.where} | {one.meaning} |"
+        for one in METRICS
+    ]
+    return _page(
+        "Metrics",
+        "What `/metrics` shows to Prometheus on the port that `INTEGRATOR_METRICS_PORT` names; there `/healthz`",
+        "says whether a worker consumes, and whether the scheduler goes round. The receiver also shows them where",
+        "it listens, to whoever has `INTEGRATOR_METRICS_TOKEN`.",
+        "",
+        "| metric and labels | kind | process | meaning |",
+        "|---|---|---|---|",
+        *rows,
+        "",
+        f"Labels are bounded: one has at most {VALUES_A_LABEL} values in a process (tenants and shops",
+        f"{SHOPS}), and what is beyond counts as `{OTHER}`. No label holds an order's id, an address or somebody",
+        "else's text. Alert rules and a dashboard are in `infra/monitoring`; what each alert means, in",
+        "[At 3 a.m.](../howto/night.md).",
+    )
+
+
+def _listed(labels: tuple[str, ...]) -> str:
+    return f" {', '.join(f'`{label}`' for label in labels)}" if labels else ""
 
 
 def _page(title: str, *lines: str) -> str:

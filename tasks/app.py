@@ -11,7 +11,8 @@ from integrator import readiness
 from integrator.config import settings
 from integrator.ledger.engine import Ledger
 from integrator.logs import configure, get_logger
-from tasks import startup
+from integrator.monitor import PortTaken
+from tasks import health, startup
 from tasks.pool import FairPool
 
 log = get_logger(__name__)
@@ -34,7 +35,8 @@ def _check_before_work(**_: Any) -> None:
     """Refuse to start with one sentence. It must be SystemExit: Celery only logs what else a handler raises."""
     try:
         startup.check(settings(), Ledger.from_settings(settings()))
-    except startup.Refused as refusal:
+        health.serve()
+    except (startup.Refused, PortTaken) as refusal:
         sys.exit(str(refusal))
 
 

@@ -22,6 +22,7 @@ from integrator.ledger.migrate import check as check_schema
 from integrator.ledger.schema import State, erps, gates, shops, syncs, tenants
 from integrator.ledger.transitions import requeue as release_held
 from integrator.logs import configure
+from integrator.monitor import PortTaken
 
 
 @contextmanager
@@ -52,9 +53,9 @@ def scheduler() -> None:
         try:
             if not settings().allow_lossy_ledger:
                 ledger.check_durability()
-        except LossyLedger as error:
+            loop.run(ledger, Dispatcher(ledger, publisher()), stop)
+        except (LossyLedger, PortTaken) as error:
             raise click.ClickException(str(error)) from error
-        loop.run(ledger, Dispatcher(ledger, publisher()), stop)
 
 
 @click.group("syncs")

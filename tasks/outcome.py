@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -10,12 +10,14 @@ from celery.exceptions import Ignore, Retry
 from sqlalchemy import Connection
 
 from integrator import errors, gate
+from integrator.clock import boottime
 from integrator.lease import Lease
 from integrator.ledger import access, transitions
 from integrator.ledger.engine import UNREACHABLE
 from integrator.ledger.records import Claimed, Failure
 from integrator.ledger.schema import State
 from integrator.logs import get_logger
+from integrator.metrics import ATTEMPTS, DONE_SECONDS, UNKNOWN, meters
 from integrator.retry import THROTTLED_LIMIT, Outcome, Verb, decide
 from integrator.secrets import SecretsError
 from integrator.sync.run import Run, while_leased
@@ -46,11 +48,16 @@ class End:
     claimed: Claimed
     lease: Lease
     run: Run | None = None
+    began: float = field(default_factory=boottime)
 
     def succeed(self, run: Run) -> None:
         """The block returned: it must have finished the sync. Raises Bug when it did not."""
         if run.finished is None:
             raise errors.Bug("A sync's run returned without finishing it.", subject="unfinished")
+        self._count(run.finished, "none")
+        if run.finished == State.DONE:
+            seconds = self.claimed.waited_seconds + boottime() - self.began
+            meters().observe(DONE_SECONDS, seconds, kind=run.assignment.kind)
         self._tell_of_good_credentials()
 
     def fail(self, raised: Exception) -> Exception:
@@ -65,6 +72,7 @@ class End:
             self._tell_of_good_credentials()
             self._tell_gate(outcome)
             written = self._tell_ledger(error, outcome)
+            self._count(outcome.verb.value, error.error_class)
         except UNREACHABLE as unreachable:
             # The lease ends by itself, and the scheduler takes the sync over.
             log.warning("outcome_not_written", error=type(unreachable).__name__)
@@ -125,6 +133,10 @@ class End:
 
     def _write(self, transaction: Callable[[Connection], T]) -> T:
         return while_leased(self.here.ledger.write, self.lease, transaction)
+
+    def _count(self, outcome: str, error_class: str) -> None:
+        kind = self.run.assignment.kind if self.run is not None else UNKNOWN
+        meters().count(ATTEMPTS, kind=kind, outcome=outcome, error_class=error_class)
 
     def _tell_log(self, error: errors.IntegratorError, outcome: Outcome) -> None:
         log.info(

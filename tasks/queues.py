@@ -11,6 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from integrator.config import Settings, settings
 from integrator.shops.base import Kind
+from tasks.counted import counted
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,13 @@ class QueueMismatch(Exception):
 def client() -> Any:
     """A boto3 client for counting and checking; publishing goes through Celery."""
     given = settings()
-    return boto3.client(
-        "sqs",
-        region_name=given.sqs_region,
-        endpoint_url=given.sqs_endpoint_url,
-        config=Config(connect_timeout=3, read_timeout=3, retries={"total_max_attempts": 1}),
+    return counted(
+        boto3.client(
+            "sqs",
+            region_name=given.sqs_region,
+            endpoint_url=given.sqs_endpoint_url,
+            config=Config(connect_timeout=3, read_timeout=3, retries={"total_max_attempts": 1}),
+        )
     )
 
 
@@ -56,8 +59,17 @@ def depth(queue: Queue) -> int:
 
     Raises BotoCoreError or ClientError.
     """
+    return _depth(queue.name)
+
+
+def dead_letters(queue: Queue) -> int:
+    """Messages in its dead-letter queue. Raises BotoCoreError or ClientError."""
+    return _depth(queue.dead_letters)
+
+
+def _depth(name: str) -> int:
     names = [f"ApproximateNumberOfMessages{which}" for which in ("", "NotVisible", "Delayed")]
-    url = settings().queue_url(queue.name)
+    url = settings().queue_url(name)
     found = client().get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
     return sum(int(found.get(name, 0)) for name in names)
 

@@ -20,11 +20,15 @@ from integrator.ledger.engine import Ledger
 from integrator.ledger.retention import drop_old_deliveries, drop_old_keys
 from integrator.ledger.transitions import take_over
 from integrator.logs import get_logger
-from tasks import queues
+from integrator.metrics import CHORES_FAILED, meters
+from tasks import gauges, queues
 
 log = get_logger(__name__)
 
 TICK_SECONDS = 1.0
+
+GAUGE_SECONDS = 15.0
+"""How often the gauges are read: as often as Prometheus usually asks."""
 
 BATCHES_A_TIME = 10
 """Batches of old rows that one round drops at most, so that dispatching never waits for housekeeping."""
@@ -47,8 +51,10 @@ class Chore:
         try:
             self.do()
         except (SQLAlchemyError, BotoCoreError, ClientError) as error:
+            meters().count(CHORES_FAILED, chore=self.name)
             log.warning("chore_failed", chore=self.name, error=type(error).__name__)
         except Exception:
+            meters().count(CHORES_FAILED, chore=self.name)
             log.exception("chore_broke", chore=self.name)
 
 
@@ -66,6 +72,8 @@ def chores(ledger: Ledger, dispatcher: Dispatcher) -> list[Chore]:
             "drop old deliveries", 60, partial(_in_batches, ledger, partial(drop_old_deliveries, keep_days=days))
         ),
         Chore("drop old keys", 60, partial(_in_batches, ledger, partial(drop_old_keys, keep_days=days))),
+        Chore("read the ledger's gauges", GAUGE_SECONDS, partial(gauges.read_ledger, ledger)),
+        Chore("read the queues' gauges", GAUGE_SECONDS, gauges.read_queues),
     ]
 
 
@@ -99,10 +107,12 @@ def ring_missing(dispatcher: Dispatcher, queue: queues.Queue) -> int:
 
 
 def run(ledger: Ledger, dispatcher: Dispatcher, stop: threading.Event) -> None:
-    """Loop until `stop` is set."""
-    todo = chores(ledger, dispatcher)
+    """Loop until `stop` is set. Raises monitor.PortTaken."""
+    todo, rounds = chores(ledger, dispatcher), gauges.Rounds()
+    rounds.serve()
     log.info("scheduler_ready")
     while not stop.is_set():
         for chore in todo:
             chore.run_if_due(boottime())
+        rounds.ended()
         stop.wait(TICK_SECONDS)

@@ -13,6 +13,9 @@ from botocore.exceptions import ClientError
 from kombu.asynchronous import Hub, get_event_loop, set_event_loop
 from kombu.transport import SQS
 
+from tasks.counted import count, counted
+from tasks.health import pulse
+
 
 class EndpointFailed(ConnectionError):
     """The SQS endpoint did not answer a receive as it should; the connection is made anew."""
@@ -33,6 +36,18 @@ class Channel(SQS.Channel):
         client = super().asynsqs(queue)  # type: ignore[no-untyped-call]
         client._for_status = lambda response, _body: EndpointFailed(f"SQS answered {response.status}")
         return client
+
+    def _new_boto_client(self, *args: Any, **kwargs: Any) -> Any:
+        return counted(super()._new_boto_client(*args, **kwargs))
+
+    def _schedule_queue(self, queue: str) -> None:
+        """Ask for messages, or not while all places are taken: both show that the worker consumes."""
+        pulse().beat()
+        super()._schedule_queue(queue)  # type: ignore[no-untyped-call]
+
+    def _get_from_sqs(self, *args: Any, **kwargs: Any) -> Any:
+        count("ReceiveMessage")
+        return super()._get_from_sqs(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def _on_messages_ready(self, queue: str, qname: str, messages: Any) -> int:
         if not isinstance(messages, Mapping):

@@ -19,9 +19,10 @@ from integrator.ledger.engine import Ledger
 from integrator.ledger.records import Rung
 from integrator.ledger.schema import deliveries, syncs
 from integrator.ledger.tenants import File, apply
+from integrator.metrics import SHOP_WEBHOOKS
 from integrator.secrets import KeyRing, key_ring
 from web import create_app
-from web.metrics import WEBHOOKS, Counters
+from web.metrics import Counters
 
 SECRETS = {"NEW": "the-new-secret", "OLD": "the-old-secret", "TOKEN": "a-token", "OTHER": "the-other-secret"}
 KEYS = {"KEY": "acme-key-0123456789abcdefghij", "KEY_2": "bolt-key-0123456789abcdefghij"}
@@ -158,8 +159,8 @@ class Site:
         url = url or f"/webhooks/shopify/{KEYS['KEY']}"
         return self.client.post(url, data=body, headers=headers(body) if given is None else given, **kwargs)
 
-    def counted(self, outcome: str, **labels: str) -> int:
-        return self.counters.value(WEBHOOKS, outcome=outcome, **labels)
+    def counted(self, outcome: str, **labels: str) -> float:
+        return self.counters.value(SHOP_WEBHOOKS, outcome=outcome, **labels)
 
     def rows(self) -> tuple[int, int]:
         """How many deliveries and syncs there are."""
@@ -181,7 +182,7 @@ def all_syncs(ledger: Ledger) -> list[Any]:
 def site(monkeypatch: pytest.MonkeyPatch, ledger: Ledger, **changes: Any) -> Site:
     """An app on this ledger, with a dispatcher that rings nothing."""
     counters, dispatcher = Counters(), SilentDispatcher()
-    monkeypatch.setattr("web.app.Counters", lambda **_: counters)
+    monkeypatch.setattr("web.app.Counters", lambda *_: counters)
     monkeypatch.setattr("web.app.Dispatcher", lambda *_: dispatcher)
     app = create_app(Settings(**changes), ledger=ledger, publish=Bell())
     return Site(app, ledger, counters, dispatcher)

@@ -1,6 +1,5 @@
 """The app factory: puts settings, ledger, receiver and commands together."""
 
-import os
 from functools import cache
 
 import click
@@ -11,6 +10,7 @@ from integrator import config, logs, readiness
 from integrator.config import Settings
 from integrator.dispatch import Dispatcher, Publish
 from integrator.ledger.engine import Ledger
+from integrator.metrics import meters
 from web import cli, explain, health, metrics, problems, receiver
 from web.bells import Bells
 from web.metrics import Counters
@@ -42,7 +42,7 @@ def create_app(
     cli.init_app(app)
     explain.init_app(app)
     stall_seconds = settings.web_answer_seconds * STALL_SHARE
-    counters = Counters(**({"process": str(os.getpid())} if settings.web_processes > 1 else {}))
+    counters = Counters(meters())
     reader = Reader(ledger, stall_seconds=stall_seconds)
     writer = Writer(
         ledger,

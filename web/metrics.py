@@ -1,19 +1,13 @@
-"""Counters of this process, and the page that shows them to Prometheus."""
+"""What the receiver counts, and the page that shows it to Prometheus."""
 
 import hmac
-import threading
-from collections import Counter
-from typing import Protocol
+from typing import Any, Protocol
 
 from flask import Flask, Response, abort, request
 
 from integrator.config import Settings
-
-WEBHOOKS = "integrator_webhooks_total"
-_HELP = {WEBHOOKS: "Webhooks by what became of them."}
-
-UNKNOWN = "unknown"
-"""The label of a webhook whose shop is not known."""
+from integrator.metrics import ANSWER_SECONDS, SHOP_WEBHOOKS, UNKNOWN, WEBHOOKS, Meters, Metric
+from integrator.monitor import TEXT
 
 
 class _Named(Protocol):
@@ -21,64 +15,58 @@ class _Named(Protocol):
     def tenant(self) -> str: ...
     @property
     def slug(self) -> str: ...
+    @property
+    def platform(self) -> str: ...
 
 
 class Counters:
-    """Counts that only rise, by name and labels. Threads share it.
+    """The receiver's counts. Threads share it; several processes, if a folder is named for that."""
 
-    `common` labels stand on every line: with several processes each page shows one of them, and only a label
-    keeps their counts apart.
-    """
+    def __init__(self, meters: Meters | None = None) -> None:
+        self._meters = meters or Meters()
 
-    def __init__(self, **common: str) -> None:
-        self._common = common
-        self._lock = threading.Lock()
-        self._counts: Counter[tuple[str, tuple[tuple[str, str], ...]]] = Counter()
+    def webhook(self, outcome: str, shop: _Named | None, topic: str = UNKNOWN) -> None:
+        """Count a webhook by what became of it and by its shop; `topic` only when the connector knows it."""
+        tenant, slug, platform = (shop.tenant, shop.slug, shop.platform) if shop else (UNKNOWN,) * 3
+        self._meters.count(WEBHOOKS, platform=platform, topic=topic, outcome=outcome)
+        self._meters.count(SHOP_WEBHOOKS, tenant=tenant, shop=slug, outcome=outcome)
 
-    def add(self, name: str, **labels: str) -> None:
-        """Count one."""
-        key = (name, tuple(labels.items()))
-        with self._lock:
-            self._counts[key] += 1
+    def answered(self, status: int, seconds: float) -> None:
+        """Note how long an answer took."""
+        self._meters.observe(ANSWER_SECONDS, seconds, status=str(status))
 
-    def webhook(self, outcome: str, shop: _Named | None) -> None:
-        """Count a webhook by what became of it and by its shop."""
-        tenant, slug = (shop.tenant, shop.slug) if shop else (UNKNOWN, UNKNOWN)
-        self.add(WEBHOOKS, outcome=outcome, tenant=tenant, shop=slug)
+    def value(self, metric: Metric, **labels: str) -> float:
+        """The sum of a metric's values that carry these labels, in this process."""
+        return self._meters.value(metric, **labels)
 
-    def value(self, name: str, **labels: str) -> int:
-        """The sum of the counts that carry these labels."""
-        wanted = set(labels.items())
-        with self._lock:
-            return sum(n for (found, have), n in self._counts.items() if found == name and wanted <= set(have))
-
-    def text(self) -> str:
-        """All counts in Prometheus' text format, version 0.0.4."""
-        with self._lock:
-            counts = sorted(self._counts.items())
-        lines: list[str] = []
-        last = ""
-        for (name, labels), count in counts:
-            if name != last:
-                lines += [f"# HELP {name} {_HELP.get(name, name)}", f"# TYPE {name} counter"]
-                last = name
-            pairs = ",".join(f'{key}="{_escaped(value)}"' for key, value in (*self._common.items(), *labels))
-            lines.append(f"{name}{{{pairs}}} {count}")
-        return "\n".join(lines) + "\n"
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    def text(self) -> bytes:
+        """All counts in Prometheus' text format."""
+        return self._meters.text()
 
 
 def init_app(app: Flask, settings: Settings, counters: Counters) -> None:
-    """Add /metrics. Without its token it looks like any address that does not exist."""
+    """Add /metrics: open on the metrics port, elsewhere with its token or like any address that does not exist."""
     token = settings.metrics_token
     expected = f"Bearer {token.get_secret_value()}".encode() if token and token.get_secret_value() else None
 
+    def allowed() -> bool:
+        given = request.headers.get("Authorization", "").encode("utf-8", "replace")
+        known = expected is not None and hmac.compare_digest(given, expected)
+        return known or _on_metrics_port(settings, request.environ.get("gunicorn.socket"))
+
     @app.get("/metrics")
     def metrics() -> Response:
-        given = request.headers.get("Authorization", "").encode("utf-8", "replace")
-        if expected is None or not hmac.compare_digest(given, expected):
+        if not allowed():
             abort(404)
-        return Response(counters.text(), content_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(counters.text(), content_type=TEXT)
+
+
+def _on_metrics_port(settings: Settings, connection: Any) -> bool:
+    """Whether the request came in where only the metrics are asked for.
+
+    The connection itself is asked: what the WSGI environment says of host and port may be the client's word.
+    """
+    if not settings.metrics_port or connection is None:
+        return False
+    name = connection.getsockname()
+    return isinstance(name, tuple) and name[1] == settings.metrics_port

@@ -18,10 +18,11 @@ from integrator.config import Settings
 from integrator.ledger.access import ShopRow
 from integrator.ledger.engine import UNREACHABLE
 from integrator.logs import describe, get_logger
+from integrator.metrics import UNKNOWN
 from integrator.secrets import SecretsError
 from integrator.shops.base import Ping, Unsigned
 from web.batcher import Busy
-from web.metrics import UNKNOWN, Counters
+from web.metrics import Counters
 from web.problems import problem
 from web.reader import Shops
 from web.webhook import Webhook, delivery_of, headers_of
@@ -59,7 +60,8 @@ class Receiver:
 
     def receive(self, platform: str, key: str) -> Response:
         """Answer the current request."""
-        deadline = time.monotonic() + self._settings.web_answer_seconds
+        began = time.monotonic()
+        deadline = began + self._settings.web_answer_seconds
         webhook = Webhook(platform, key, secrets.token_hex(16), deadline)
         try:
             self._admit(request, webhook)
@@ -72,6 +74,7 @@ class Receiver:
             response = Response(status=200, content_type="text/plain")
             webhook.correlation_id = correlation_id
         response.headers["X-Correlation-Id"] = webhook.correlation_id
+        self._counters.answered(response.status_code, time.monotonic() - began - webhook.reading_seconds)
         return response
 
     def _admit(self, request: Request, webhook: Webhook) -> None:
@@ -104,7 +107,8 @@ class Receiver:
             raise Refused(408, "incomplete", "The body did not arrive in time.") from None
         except Exception as error:  # noqa: BLE001 - the server's own errors about broken chunks
             raise Refused(400, "incomplete", f"The body can't be read ({type(error).__name__}).") from None
-        webhook.deadline += time.monotonic() - began
+        webhook.reading_seconds = time.monotonic() - began
+        webhook.deadline += webhook.reading_seconds
         if len(webhook.body) > self._settings.max_body_bytes:
             raise self._too_large(webhook)
         if request.content_length is not None and len(webhook.body) < request.content_length:

@@ -4,10 +4,13 @@ What an installation may change is in `integrator.config`. The application is ma
 and opens its connections there. TLS ends in front of it.
 """
 
+import os
+import shutil
 import sys
+import tempfile
 from typing import Any
 
-from integrator import logs, readiness
+from integrator import logs, metrics, readiness
 from integrator.ledger.engine import Ledger
 from web.bells import Bells
 
@@ -15,7 +18,9 @@ _settings = readiness.settings_or_exit()
 _on_sqlite = Ledger.from_settings(_settings).on_sqlite
 
 wsgi_app = "web:create_app()"
-bind = _settings.bind
+bind = [_settings.bind]
+if _settings.metrics_port:
+    bind.append(f"{_settings.metrics_host}:{_settings.metrics_port}")
 worker_class = "web.gunicorn_worker.Worker"
 logger_class = "web.gunicorn_worker.JsonLogger"
 workers = 1 if _on_sqlite else _settings.web_processes
@@ -36,6 +41,10 @@ forwarded_allow_ips = ""
 """Nobody's word on scheme or path is taken. Nothing here asks for it, and what a proxy on this machine passes on
 could be a client's: SCRIPT_NAME moves the path, two schemes that differ are refused."""
 
+if workers > 1:
+    os.environ[metrics.MULTIPROCESS] = tempfile.mkdtemp(prefix="metrics-")
+"""Where the processes keep their counts together, so that each shows all of them: gone with the server."""
+
 accesslog = None
 control_socket_disable = True
 
@@ -53,6 +62,12 @@ def on_starting(_server: Any) -> None:
         ledger.close()
     if _on_sqlite and _settings.web_processes > 1:
         log.warning("one_process_on_sqlite", asked=_settings.web_processes)
+
+
+def on_exit(_server: Any) -> None:
+    """Drop the processes' counts."""
+    if metrics.MULTIPROCESS in os.environ:
+        shutil.rmtree(os.environ[metrics.MULTIPROCESS], ignore_errors=True)
 
 
 def post_worker_init(worker: Any) -> None:

@@ -32,7 +32,8 @@ EXTERNAL_ID_LIMIT = 255
 class Webhook:
     """One request, and what is known of it so far. `deadline` is in seconds of `time.monotonic()`.
 
-    `ping`: it is unsigned, and the platform's question whether anybody is there.
+    `ping`: it is unsigned, and the platform's question whether anybody is there. `reading_seconds`: how long the
+    client took to send the body.
     """
 
     platform: str
@@ -43,6 +44,7 @@ class Webhook:
     body: bytes = field(default=b"", repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     ping: bool = False
+    reading_seconds: float = 0.0
 
 
 def headers_of(environ: Mapping[str, Any]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from integrator.ledger.deliveries import accept, open_deliveries
 from integrator.ledger.engine import UNREACHABLE, Ledger
 from integrator.ledger.records import Accepted, Delivery
 from integrator.logs import describe, get_logger
+from integrator.metrics import UNKNOWN
 from web.batcher import Batcher, Busy, Job
 from web.metrics import Counters
 
@@ -155,7 +156,8 @@ class Writer:
     def _tell(self, arrived: Arrived, accepted: Accepted) -> None:
         shop, delivery = arrived.shop, arrived.delivery
         held = delivery.failure is not None
-        self._counters.webhook("duplicate" if accepted.duplicate else "held" if held else "accepted", shop)
+        outcome = "duplicate" if accepted.duplicate else "held" if held else "accepted"
+        self._counters.webhook(outcome, shop, UNKNOWN if held else delivery.topic)
         log.info(
             "webhook_accepted",
             tenant=shop.tenant,

@@ -81,7 +81,10 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Claimed:
-    """What a claim won: its number, the version to reach, and what failed so far."""
+    """What a claim won: its number, the version to reach, and what failed so far.
+
+    `waited_seconds`: from the newest delivery to the claim, by the database's clock.
+    """
 
     sync_id: int
     gate_id: int
@@ -89,6 +92,7 @@ class Claimed:
     wanted: int
     attempts: int
     throttled: int
+    waited_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -221,6 +221,9 @@ def _of_tenant(tenant: str) -> ColumnElement[bool]:
     return exists(owner.where(shops.c.id == syncs.c.shop_id, tenants.c.slug == tenant))
 
 
+_CLAIMED = ("gate_id", "claim", "wanted", "attempts", "throttled")
+
+
 def claim(connection: Connection, tenant: str, sync_id: int, *, worker: str) -> Claimed | None:
     """Take a queued sync for one run, and write the attempt (C1).
 
@@ -241,14 +244,15 @@ def claim(connection: Connection, tenant: str, sync_id: int, *, worker: str) -> 
             queued_at=None,
             changed_at=now(),
         )
-        .returning(syncs.c.claim, syncs.c.gate_id, syncs.c.wanted, syncs.c.attempts, syncs.c.throttled)
+        .returning(*(syncs.c[name] for name in _CLAIMED), syncs.c.accepted_at, syncs.c.claimed_at)
     ).one_or_none()
     if row is None:
         connection.execute(_back_to_pending().where(queued, ~_gate_is_open()))
         return None
     attempt = {"sync_id": sync_id, "claim": row.claim, "wanted": row.wanted, "worker": worker}
     connection.execute(insert(attempts).values(**attempt, started_at=now()))
-    return Claimed(sync_id, row.gate_id, row.claim, row.wanted, row.attempts, row.throttled)
+    waited = (row.claimed_at - row.accepted_at).total_seconds()
+    return Claimed(sync_id, **{name: getattr(row, name) for name in _CLAIMED}, waited_seconds=waited)
 
 
 def fence(sync_id: int, claim: int) -> ColumnElement[bool]:

@@ -1,0 +1,79 @@
+"""The gauges: what they count, and that they stay cheap whatever waits."""
+
+import pytest
+from sqlalchemy import Connection, update
+
+from integrator.clock import after, now
+from integrator.ledger import gauges
+from integrator.ledger.engine import Ledger
+from integrator.ledger.schema import State, gates
+from tests.integration.test_query_plans import add
+from tests.plans import analyze, plans
+from tests.support import make_tenant
+
+HELD = {"error_class": "Unmapped", "error_fingerprint": "f", "error_message": "m", "error_remedy": "do it"}
+
+
+@pytest.fixture
+def stocked(ledger: Ledger) -> Ledger:
+    """Gate 1 is open, gate 2 paused; both have work of all kinds."""
+    for number in (1, 2):
+        make_tenant(ledger, f"tenant-{number}")
+    with ledger.write() as connection:
+        for gate_id, count in ((1, 3), (2, 5)):
+            add(connection, gate_id, State.DONE, 5_000)
+            add(connection, gate_id, State.PENDING, count, due_at=after(-100 * gate_id))
+            add(connection, gate_id, State.RETRYING, count, due_at=after(600))
+            add(connection, gate_id, State.QUEUED, 1, queued_at=now(), lease_until=after(30), due_at=after(-50))
+            add(connection, gate_id, State.RUNNING, 2, claim=1, claimed_at=now(), lease_until=after(30))
+            add(connection, gate_id, State.HELD, count, **HELD)
+        connection.execute(update(gates).where(gates.c.id == 2).values(paused_until=after(3_600)))
+    analyze(ledger)
+    return ledger
+
+
+def test_given_syncs_of_all_states_when_counted_then_the_open_ones_are_there_and_no_other(stocked: Ledger) -> None:
+    with stocked.read() as connection:
+        found = gauges.open_syncs(connection)
+    assert found == {"pending": 8, "queued": 2, "running": 4, "retrying": 8, "held": 8, "dead": 0}
+
+
+def test_given_work_behind_a_shut_gate_when_the_oldest_is_asked_for_then_only_what_could_run_counts(
+    stocked: Ledger,
+) -> None:
+    def seconds(connection: Connection, kind: str = "order") -> float:
+        return gauges.oldest_due_seconds(connection, [kind])
+
+    with stocked.write() as connection:
+        assert 100 <= seconds(connection) < 190
+        assert seconds(connection, "stock") == 0
+        connection.execute(update(gates).values(paused_until=after(3_600)))
+        assert 50 <= seconds(connection) < 100, "what is rung and not claimed waits too"
+
+
+def test_given_shut_gates_when_counted_then_by_the_cause_that_lasts_longest(stocked: Ledger) -> None:
+    with stocked.write() as connection:
+        assert gauges.shut_gates(connection) | {"paused": 0} == dict.fromkeys(
+            ("paused", "retry_after", "quota", "credentials", "breaker"), 0
+        )
+        assert gauges.shut_gates(connection)["paused"] == 1
+        connection.execute(update(gates).where(gates.c.id == 2).values(credentials_until=after(7_200)))
+        assert gauges.shut_gates(connection)["credentials"] == 1
+        assert gauges.shut_gates(connection)["paused"] == 0
+
+
+def test_given_a_backlog_over_the_cap_when_counted_then_no_more_rows_are_read(
+    stocked: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gauges, "CAP", 5)
+    with stocked.read() as connection:
+        found = gauges.open_syncs(connection)
+    assert found["pending"] + found["retrying"] == 5
+    assert found["queued"] + found["running"] == 5
+
+
+def test_given_a_big_table_when_the_gauges_are_read_then_by_an_index_and_never_through_it(stocked: Ledger) -> None:
+    for query in (gauges.open_syncs, lambda c: gauges.oldest_due_seconds(c, ["order"])):
+        found = plans(stocked, query, about="syncs")
+        assert found
+        assert [plan for plan in found if plan.scans("syncs")] == []
