@@ -20,7 +20,15 @@ TOLERANCE = Decimal("0.01")
 NOTHING_TO_UNDO = "the order was cancelled before it was created: there is nothing to undo"
 NOT_YET = "nothing is to be done about the order yet, which the shop has as {}: it is created when that ends"
 ONLY_A_CHANGE = "the body does not hold the whole order, so that it is read from the shop"
+NO_ORDER = (
+    "the body says neither a time of its content nor a currency, so that it holds no order: such a webhook is kept, "
+    "and the order with its id is read from the shop"
+)
 NO_TIME = "the body says no time of its content, so that the order is read from the shop, whatever the body holds"
+
+
+FIRST_READ = "currency"
+"""What every mapper reads first. Without it no amount means anything: it is another document's body."""
 
 
 class Verdict(StrEnum):
@@ -78,6 +86,8 @@ def explain(platform: str, topic: str, body: bytes, tolerance: Decimal = TOLERAN
     found = _judge(shop, topic, body, identity.external_id, tolerance)
     if identity.updated_at is not None or found.verdict is Verdict.FETCH:
         return found
+    if found.error is not None and found.order is None and found.error.subject == FIRST_READ:
+        return Explanation(platform, topic, Verdict.NOT_AN_ORDER, NO_ORDER, found.order_id, found.error)
     return Explanation(
         platform, topic, Verdict.FETCH, NO_TIME, found.order_id, found.error, found.order, found.steps
     )

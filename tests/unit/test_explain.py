@@ -75,7 +75,8 @@ def test_given_an_order_that_is_off_by_a_cent_when_explained_then_the_tolerance_
         (b"", Verdict.NOT_AN_ORDER, "not strict JSON"),
         (b'{"id": 0}', Verdict.NOT_AN_ORDER, "no readable id"),
         (b'{"id": 7, "updated_at": "2026-03-01T12:00:00Z"}', Verdict.HELD, "currency is not a currency"),
-        (b'{"id": 7}', Verdict.FETCH, "says no time"),
+        (b'{"id": 7}', Verdict.NOT_AN_ORDER, "neither a time of its content nor a currency"),
+        (b'{"id": 7, "currency": "EUR"}', Verdict.FETCH, "says no time"),
     ],
 )
 def test_given_a_body_that_holds_no_order_when_explained_then_it_is_said(
