@@ -21,8 +21,8 @@ NOTHING_TO_UNDO = "the order was cancelled before it was created: there is nothi
 NOT_YET = "nothing is to be done about the order yet, which the shop has as {}: it is created when that ends"
 ONLY_A_CHANGE = "the body does not hold the whole order, so that it is read from the shop"
 NO_ORDER = (
-    "the body says neither a time of its content nor a currency, so that it holds no order: such a webhook is kept, "
-    "and the order with its id is read from the shop"
+    "the body says neither a time of its content nor a currency, so that it holds no order: such a webhook is "
+    "kept, and the order with its id is read from the shop"
 )
 NO_TIME = "the body says no time of its content, so that the order is read from the shop, whatever the body holds"
 

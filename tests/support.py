@@ -303,6 +303,9 @@ class MemoryShop:
     def identify(self, headers: Any, body: bytes) -> Identity | None:
         return None
 
+    def is_from(self, headers: Any, config: Any) -> bool:
+        return True
+
     def validate(self, config: Any, secrets: Any) -> None: ...
 
     def check(self, access: ShopAccess) -> datetime | None:

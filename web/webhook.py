@@ -9,7 +9,10 @@ from integrator import connectors, unreadable
 from integrator.ledger.access import ShopRow
 from integrator.ledger.records import Delivery, Failure
 from integrator.ledger.text import storable
+from integrator.logs import get_logger
 from integrator.shops.base import Kind, Unreadable
+
+log = get_logger(__name__)
 
 KEPT_HEADERS = (
     "-topic",
@@ -62,20 +65,24 @@ def _kept(headers: Mapping[str, str]) -> dict[str, str]:
 def delivery_of(webhook: Webhook, shop: ShopRow) -> Delivery | None:
     """What is to be kept of a genuine webhook; None when its topic is not ours to handle."""
     kept = _kept(webhook.headers)
+    connector = connectors.shop(shop.platform)
     try:
-        identity = connectors.shop(shop.platform).identify(webhook.headers, webhook.body)
+        identity = connector.identify(webhook.headers, webhook.body)
         if identity is None:
             return None
         _check(identity.external_id, identity.updated_at)
     except Unreadable as error:
         return _held(webhook, shop, kept, str(error))
+    ours = connector.is_from(webhook.headers, shop.config)
+    if not ours:
+        log.warning("webhook_names_another_shop", tenant=shop.tenant, shop=shop.slug, topic=identity.topic)
     return Delivery(
         shop_id=shop.shop_id,
         gate_id=shop.gate_id,
         kind=identity.kind,
         external_id=identity.external_id,
         topic=identity.topic,
-        updated_at=identity.updated_at,
+        updated_at=identity.updated_at if ours else None,  # without a time the shop itself is asked
         event_key=identity.event_key,
         correlation_id=webhook.correlation_id,
         headers=kept,

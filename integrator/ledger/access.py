@@ -27,6 +27,7 @@ class ShopRow:
     platform: str
     active: bool
     webhook_secrets: tuple[str, ...] = field(repr=False)
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 def find_shop(connection: Connection, key: str, ring: KeyRing) -> ShopRow | None:
@@ -41,7 +42,7 @@ def find_shop(connection: Connection, key: str, ring: KeyRing) -> ShopRow | None
     webhook: Any = ring.open(row.secrets).get("webhook", [])
     secrets = tuple(webhook) if isinstance(webhook, list) else (webhook,)
     active = row.active and row.tenant_active
-    return ShopRow(row.id, row.gate_id, row.tenant, row.slug, row.platform, active, secrets)
+    return ShopRow(row.id, row.gate_id, row.tenant, row.slug, row.platform, active, secrets, row.config)
 
 
 def ended_alike(connection: Connection, sync_id: int, error_class: str, *, at_most: int = 32) -> int:

@@ -84,6 +84,14 @@ class Shop(Protocol):
         """
         ...
 
+    def is_from(self, headers: Mapping[str, str], config: Mapping[str, Any]) -> bool:
+        """Whether a genuine delivery may be of the shop that is so configured.
+
+        Where one secret signs for several shops, the signature does not tell. False for a delivery that names
+        another shop: its body is then no more than a hint to ask the shop itself.
+        """
+        ...
+
     def map(self, topic: str, body: bytes) -> Order | None:
         """Make the canonical order of a delivery's body; None when the topic's body is not a whole order.
 

@@ -39,7 +39,8 @@ CHANGE_TOPICS = {"refunds/create": (), "orders/edited": ("order_edit",)}
 
 NOT_SHOWN = (
     "If the order is over 60 days old, give the app the scope `read_all_orders`, then `celery -A tasks syncs "
-    "requeue`. If it was deleted in the shop, cancel it in the management system by hand."
+    "requeue`. If it was deleted in the shop, cancel it in the management system by hand. If it is another "
+    "shop's, that one sends its webhooks to this one's address: correct them there."
 )
 
 DOMAIN = re.compile(r"[a-z0-9][a-z0-9-]*\.myshopify\.com", re.ASCII)
@@ -100,6 +101,15 @@ class Shopify:
             updated_at=utc_time(content.values.get("updated_at")) if whole else None,
             event_key=_event_key(topic, external_id, _header(headers, "webhook-id"), body),
         )
+
+    def is_from(self, headers: Mapping[str, str], config: Mapping[str, Any]) -> bool:
+        """Whether the delivery names this shop, or none.
+
+        Shopify: an app's client secret signs for every shop that has the app, and `X-Shopify-Shop-Domain` says
+        which it was. A shop may change its domain once, so that another name alone is no proof.
+        """
+        named = _header(headers, "shop-domain").strip().lower()
+        return not named or named == config["domain"]
 
     def map(self, topic: str, body: bytes) -> Order | None:
         """Make the canonical order of a delivery's body; None for another topic. Raises Unmapped."""

@@ -106,6 +106,10 @@ class WooCommerce:
             event_key=None,
         )
 
+    def is_from(self, headers: Mapping[str, str], config: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        """Whether it may be of this shop: the signature tells, since each webhook has a secret of its own."""
+        return True
+
     def map(self, topic: str, body: bytes) -> Order | None:
         """Make the canonical order of a delivery's body. Raises Unmapped.
 

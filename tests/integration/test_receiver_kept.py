@@ -94,6 +94,33 @@ def test_given_a_topic_that_is_not_ours_when_posted_then_200_counted_and_not_kep
     assert made.counted("unknown_topic", tenant="acme", shop="de") == 1
 
 
+@pytest.mark.parametrize(
+    ("named", "taken"),
+    [
+        ("de.myshopify.com", True),
+        ("DE.myshopify.com ", True),
+        ("", True),
+        ("globex.myshopify.com", False),
+        ("de.myshopify.com.globex.example", False),
+        ("de.myshopify.com, globex.myshopify.com", False),
+    ],
+)
+def test_given_one_apps_secret_when_a_webhook_names_another_shop_then_its_body_is_a_hint_only(
+    made: Site, named: str, taken: bool
+) -> None:
+    body = order_body()
+
+    with capture_logs() as logs:
+        assert made.post(body, headers(body) | {"X-Shopify-Shop-Domain": named}).status_code == 200
+
+    with made.ledger.read() as connection:
+        times = connection.execute(select(deliveries.c.snapshot_updated_at)).scalars().all()
+    assert [time is not None for time in times] == [taken]  # without a time the worker asks the shop itself
+    told = [line for line in logs if line["event"] == "webhook_names_another_shop"]
+    assert len(told) == (not taken)
+    assert "globex" not in str(told)
+
+
 @pytest.mark.parametrize("inactive", ["tenant", "shop"])
 def test_given_an_inactive_tenant_or_shop_when_posted_then_200_counted_and_not_kept(
     monkeypatch: pytest.MonkeyPatch, ledger: Ledger, inactive: str
@@ -215,6 +242,9 @@ class Foreign:
 
     def identify(self, *_: Any) -> Identity | None:
         return self._identity
+
+    def is_from(self, *_: Any) -> bool:
+        return True
 
 
 def test_given_ids_that_no_database_keeps_when_posted_then_they_are_held(

@@ -247,6 +247,9 @@ class ModelShop:
     def identify(self, headers: Any, body: bytes) -> Identity | None:
         return None
 
+    def is_from(self, headers: Any, config: Any) -> bool:
+        return True
+
     def validate(self, config: Any, secrets: Any) -> None: ...
 
     def map(self, topic: str, body: bytes) -> Order | None:

@@ -218,6 +218,13 @@ def test_given_a_time_of_update_when_identified_then_in_utc_or_unknown(
     assert found is None or found.tzinfo is UTC
 
 
+@pytest.mark.parametrize("name", ["x-shopify-shop-domain", "shopify-shop-domain"])
+def test_given_the_shops_name_when_compared_then_another_is_told(name: str) -> None:
+    assert Shopify().is_from({name: "acme.myshopify.com"}, {"domain": "acme.myshopify.com"})
+    assert not Shopify().is_from({name: "globex.myshopify.com"}, {"domain": "acme.myshopify.com"})
+    assert Shopify().is_from({}, {"domain": "acme.myshopify.com"})
+
+
 def test_given_no_webhook_id_when_identified_then_no_key_so_that_it_is_never_a_duplicate() -> None:
     identity = SHOP.identify({"x-shopify-topic": "orders/create"}, b'{"id":1}')
     assert identity is not None
