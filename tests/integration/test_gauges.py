@@ -4,9 +4,13 @@ import pytest
 from sqlalchemy import Connection, update
 
 from integrator.clock import after, now
+from integrator.config import Settings
 from integrator.ledger import gauges
 from integrator.ledger.engine import Ledger
 from integrator.ledger.schema import State, gates
+from integrator.metrics import METRICS, Kind, Meters
+from tasks import gauges as chores
+from tasks import queues
 from tests.integration.test_query_plans import add
 from tests.plans import analyze, plans
 from tests.support import make_tenant
@@ -77,3 +81,25 @@ def test_given_a_big_table_when_the_gauges_are_read_then_by_an_index_and_never_t
         found = plans(stocked, query, about="syncs")
         assert found
         assert [plan for plan in found if plan.scans("syncs")] == []
+
+
+def test_given_a_metrics_port_when_the_scheduler_reads_its_gauges_then_each_has_a_value(
+    stocked: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meters = Meters()
+    monkeypatch.setattr(chores, "meters", lambda: meters)
+    monkeypatch.setattr(queues, "depth", lambda _queue: 7)
+    monkeypatch.setattr(queues, "dead_letters", lambda _queue: 1)
+    for port, shown in ((0, False), (9_100, True)):
+        monkeypatch.setattr(chores, "settings", lambda port=port: Settings(metrics_port=port))
+        chores.read_ledger(stocked)
+        chores.read_queues()
+        chores.Rounds().ended()
+        text = meters.text().decode()
+        mine = [one.name for one in METRICS if one.where == "scheduler" and one.kind is Kind.GAUGE]
+        assert [name for name in mine if f"{name}{{" in text] == [
+            name for name in mine if shown and name != "integrator_scheduler_round_timestamp_seconds"
+        ]
+    assert 'integrator_syncs{state="held"} 8.0' in text
+    assert 'integrator_queue_messages{queue="orders"} 7.0' in text
+    assert 'integrator_dead_letters{queue="orders"} 1.0' in text

@@ -42,7 +42,7 @@ class Sqs:
         self.error: Exception | None = None
 
     def get_queue_attributes(self, *, QueueUrl: str, AttributeNames: list[str]) -> dict[str, Any]:  # noqa: N803
-        assert QueueUrl == settings().queue_url("orders")
+        assert QueueUrl.removesuffix("-dlq") == settings().queue_url("orders")
         if self.error:
             raise self.error
         wanted = self.attributes if AttributeNames == ["All"] else AttributeNames
@@ -85,6 +85,8 @@ def test_given_the_scheduler_when_it_starts_then_it_does_this_this_often(sqlite_
         **{f"ring again on {queue.name}": 10 for queue in QUEUES},
         "drop old deliveries": 60,
         "drop old keys": 60,
+        "read the ledger's gauges": 15,
+        "read the queues' gauges": 15,
     }
 
 

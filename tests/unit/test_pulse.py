@@ -1,6 +1,6 @@
 """The worker's pulse: it beats for every receive and for every time that none is allowed, and for nothing else."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -49,7 +49,7 @@ class Consumer(Channel):
 
 
 @pytest.fixture
-def pulse(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pulse]:
+def pulse(monkeypatch: pytest.MonkeyPatch) -> Pulse:
     """A pulse whose clock goes a second further with each look."""
     ticks = iter(range(1_000))
     pulse = Pulse(60, lambda: float(next(ticks)))
