@@ -76,7 +76,8 @@ class Throttled(IntegratorError):
     """
 
     remedy = (
-        "Nothing: work waits for the time that the system asked for. If it lasts, ask for a higher limit there."
+        "Nothing: work waits for the time that the system asked for. If it lasts, ask for a higher limit there; "
+        "what is held by then is released with `celery -A tasks syncs requeue`."
     )
 
     def __init__(
@@ -137,7 +138,10 @@ class Conflict(IntegratorError):
 class Bug(IntegratorError):
     """Our own code failed: the class of an exception that nobody expected, never its text."""
 
-    remedy = "Report the fingerprint and the version; the traceback is in the log under the correlation id."
+    remedy = (
+        "Report the fingerprint and the version; the traceback is in the log under the correlation id. Once a "
+        "version that mends it runs, `celery -A tasks syncs requeue`."
+    )
 
 
 class NotStarted(IntegratorError):

@@ -11,7 +11,6 @@ a token:
     DELETE /_sandbox         back to no faults and no counts; orders and keys stay
     GET    /_sandbox/orders  orders as stored, with all that was sent: ?after=<next>&limit=<1 to 5000>
     POST   /_sandbox/orders/<id>  what a person does: {"state": "open", "credits": {"CN000001": null}}
-    DELETE /_sandbox/orders/<id>  what a person does: the order is gone
 """
 
 import argparse
@@ -167,8 +166,6 @@ class Handler(BaseHTTPRequestHandler):
                 case "POST", _ if order := _MENDED.fullmatch(path):
                     mending = Mending.model_validate_json(body)
                     return self.system.store.mend(order[1], mending.state, mending.credits)
-                case "DELETE", _ if order := _MENDED.fullmatch(path):
-                    return self.system.store.remove(order[1])
                 case "GET", "/_sandbox":
                     return faults.report()
                 case "POST", "/_sandbox":

@@ -65,6 +65,8 @@ class Settings(BaseModel):
     unknown_taxes: frozenset[str] = frozenset()
     unknown_payments: frozenset[str] = frozenset()
     """Orders that name one of these are refused with 422."""
+    books_closed: bool = False
+    """Orders and credits are refused with 422 `books_closed`, a rule of its own."""
 
     error_429: Shortened = NEVER
     error_500: Shortened = NEVER

@@ -134,9 +134,12 @@ class Cancellation(_Part):
 
 
 class Mending(_Part):
-    """What a person does with an order: another state, credits with other totals, or (null) without them."""
+    """What a person does with an order: another state, credits with other totals, or (null) without them.
 
-    state: Literal["open", "cancelled"] | None = None
+    A removed order is found by nobody, until it has another state again.
+    """
+
+    state: Literal["open", "cancelled", "removed"] | None = None
     credits: dict[str, Amount | None] = {}
 
 

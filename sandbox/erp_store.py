@@ -141,7 +141,7 @@ class Store:
         Raises Refusal(404).
         """
         with self._transaction():
-            row = self._row(order_id)
+            row = self._row(order_id, removed=True)
             for credit in self._credits(row):
                 if (name := credit["id"]) not in totals:
                     continue
@@ -152,16 +152,7 @@ class Store:
                     changed = "update credits set content = json_set(content, '$.total', ?) where id = ?"
                     self._db.execute(changed, (total, number))
             self._db.execute("update orders set state = ? where id = ?", (state or row["state"], row["id"]))
-            return self._record(self._row(order_id))
-
-    def remove(self, order_id: str) -> Record:
-        """What a person does: the order is gone, with its credits. Raises Refusal(404)."""
-        with self._transaction():
-            row = self._row(order_id)
-            record = self._record(row)
-            self._db.execute("delete from credits where order_id = ?", (row["id"],))
-            self._db.execute("delete from orders where id = ?", (row["id"],))
-            return record
+            return self._record(self._row(order_id, removed=True))
 
     def read(self, order_id: str) -> Record:
         """One order. Raises Refusal(404)."""
@@ -171,7 +162,9 @@ class Store:
     def find(self, reference: str) -> list[Record]:
         """Every order with the reference, oldest first."""
         with self._lock:
-            rows = self._db.execute("select * from orders where reference = ? order by id", (reference,))
+            rows = self._db.execute(
+                "select * from orders where reference = ? and state <> 'removed' order by id", (reference,)
+            )
             return [self._record(row) for row in rows]
 
     def page(self, after: int, limit: int) -> Record:
@@ -198,11 +191,11 @@ class Store:
         more = rows[limit - 1]["id"] if len(rows) > limit else None
         return {"orders": orders, "next": more, "creates": creates, "references": references}
 
-    def _row(self, order_id: str) -> sqlite3.Row:
+    def _row(self, order_id: str, *, removed: bool = False) -> sqlite3.Row:
         number = order_id.removeprefix("SO")
         known = number.isdecimal() and len(number) < 18 and order_id == _id(int(number))
         row = self._db.execute("select * from orders where id = ?", (int(number) if known else -1,)).fetchone()
-        if row is None:
+        if row is None or (row["state"] == "removed" and not removed):
             raise Refusal(404, "not_found")
         found: sqlite3.Row = row
         return found

@@ -68,8 +68,10 @@ class System:
         return self.store.accept(key, request, effect, remember=not self.faults.settings.forget_keys)
 
     def _check_known(self, content: Content | CreditContent) -> None:
-        """Raises Refusal(422) for a SKU, tax or payment state that the settings say is unknown."""
+        """Raises Refusal(422) for closed books, and for a SKU, tax or payment state that is said to be unknown."""
         settings = self.faults.settings
+        if settings.books_closed:
+            raise Refusal(422, "books_closed")
         for line in content.lines:
             if line.sku in settings.unknown_skus:
                 raise Refusal(422, "unknown_sku", sku=line.sku or "")

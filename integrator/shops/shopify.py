@@ -38,9 +38,9 @@ CHANGE_TOPICS = {"refunds/create": (), "orders/edited": ("order_edit",)}
 """The topics whose body is only a change, and where in it the order's id, `order_id`, stands."""
 
 NOT_SHOWN = (
-    "If the order is over 60 days old, give the app the scope `read_all_orders`, then `celery -A tasks syncs "
-    "requeue`. If it was deleted in the shop, cancel it in the management system by hand. If it is another "
-    "shop's, that one sends its webhooks to this one's address: correct them there."
+    "If the order is over 60 days old, give the app the scope `read_all_orders`; if it was deleted in the shop, "
+    "cancel it in the management system by hand; then `celery -A tasks syncs requeue`. If it is another shop's, "
+    "that one sends its webhooks to this one's address: correct them there."
 )
 
 DOMAIN = re.compile(r"[a-z0-9][a-z0-9-]*\.myshopify\.com", re.ASCII)

@@ -45,7 +45,7 @@ def mended(run: Run, erp: ErpSide, order: Order, done: Sequence[Step]) -> bool:
     return reopened or bool(handled)
 
 
-def cancelled_by_hand(run: Run, erp: ErpSide, done: Sequence[Step]) -> bool:
+def cancelled_there(run: Run, erp: ErpSide, done: Sequence[Step]) -> bool:
     """Whether the record is cancelled, though not by a step of ours; it is recorded then.
 
     Raises as `mended` does.

@@ -7,14 +7,14 @@ from integrator import unreadable
 from integrator.clock import EPOCH
 from integrator.documents import Order, sums
 from integrator.erps.base import Action, StepKind
-from integrator.errors import Bug, Conflict, Transient, Unmapped
+from integrator.errors import Bug, Conflict, NotFound, Transient, Unmapped
 from integrator.ledger.steps import Step
 from integrator.logs import get_logger
 from integrator.shops.base import Deleted
 from integrator.sync import keys
 from integrator.sync import plan as planning
 from integrator.sync.agree import agree
-from integrator.sync.mend import cancelled_by_hand, mended
+from integrator.sync.mend import cancelled_there, mended
 from integrator.sync.plan import CONTENTS, Applied, Fetch, Keep, Missing, Take
 from integrator.sync.run import Run
 from integrator.sync.settle import perform, reference, settle, verify
@@ -43,7 +43,7 @@ def converge(run: Run, shop: ShopSide, erp: ErpSide) -> None:
     done = run.steps(erp.settle_seconds)
     try:
         order = _newest(run, shop, done)
-    except Deleted as error:
+    except NotFound as error:
         _give_up(run, shop, erp, done, error)
         return
     if order is None:
@@ -99,16 +99,21 @@ def _newest(run: Run, shop: ShopSide, done: list[Step]) -> Order | None:
     return _not_older(choice, _same_order(about.external_id, shop.fetch_order(about.external_id)))
 
 
-def _give_up(run: Run, shop: ShopSide, erp: ErpSide, done: list[Step], error: Deleted) -> None:
+def _give_up(run: Run, shop: ShopSide, erp: ErpSide, done: list[Step], error: NotFound) -> None:
     """Cancel what the shop has deleted, and nothing else: its content is not brought up to date first.
 
-    Raises Deleted when no delivery tells any more what the order was, until a person has cancelled it.
+    What the shop only does not show is not cancelled: that may have another cause. Raises the error then, and when
+    no delivery tells any more what the order was, until a person has cancelled it.
     """
-    applied = planning.fold(done)
-    reason = "deleted before it was created" if applied is None else "deleted in the shop"
-    if applied is not None and not applied.cancelled:
-        order = _last_known(run, shop)
-        if order is None and not cancelled_by_hand(run, erp, done):
+    deleted, applied = isinstance(error, Deleted), planning.fold(done)
+    reason = "deleted in the shop" if deleted else "not in the shop any more, and cancelled"
+    if applied is None:
+        if not deleted:
+            raise error
+        reason = "deleted before it was created"
+    elif not applied.cancelled:
+        order = _last_known(run, shop) if deleted else None
+        if order is None and not cancelled_there(run, erp, done):
             raise error
         if order is not None:
             at = order.updated_at or order.placed_at or EPOCH
