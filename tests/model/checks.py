@@ -171,8 +171,12 @@ class Checks:
         residual = bool(strays) and not system.store.by_key
         if len(records) > 1 and (not residual or any(one.seen and one.kind == "create" for one in strays)):
             self.wrong(f"{about}: {len(records)} records, and nobody was told")
+        credits_ = [credit.key for record in records for credit in record.credits]
+        doubled = len(credits_) > len(set(credits_))
+        if doubled and (not residual or any(one.seen and one.kind == "credit" for one in strays)):
+            self.wrong(f"{about}: a refund was credited twice, and nobody was told: {credits_}")
         keys = [one.key for one in effects]
-        quantities = [one.quantity for one in effects if one.kind != "cancel" and not one.stray]
+        quantities = [one.quantity for one in effects if one.kind in {"create", "update"} and not one.stray]
         if not residual and len(keys) != len(set(keys)):
             self.wrong(f"S3: {about}: a step had two effects: {keys}")
         if quantities != sorted(quantities):
@@ -181,8 +185,16 @@ class Checks:
             self._content(about, records, truth)
 
     def _content(self, about: str, records: list[Record], truth: Order) -> None:
-        should = (str(truth.lines[0].quantity), truth.cancelled)
-        found = [(str(one.body["lines"][0]["quantity"]), one.cancelled) for one in records]
+        refunds = sorted(refund.external_id for refund in truth.refunds)
+        should = (str(truth.lines[0].quantity), truth.cancelled, refunds)
+        found = [
+            (
+                str(one.body["lines"][0]["quantity"]),
+                one.cancelled,
+                sorted(credit.key.rpartition("/")[2] for credit in one.credits),
+            )
+            for one in records
+        ]
         if found != [should]:
             self.wrong(f"{about}: acknowledged as {should}, but the management system has {found}")
 

@@ -5,6 +5,7 @@ from functools import partial
 
 from sqlalchemy import func, select
 
+from integrator.erps.base import StepKind
 from integrator.ledger.audit import GRACE_SECONDS
 from integrator.ledger.schema import DUE_STATE, IN_FLIGHT, StepState, gates, steps, syncs
 from tests.model.baton import Stands
@@ -75,14 +76,19 @@ def _work_to_the_end(world: World) -> None:
 
 
 def _release_held(world: World) -> None:
-    """What a person does: removes a second record, and requeues."""
+    """What a person does: removes a second record or a second credit, and requeues."""
     held = world.checks.stuck()
     world.checks.raise_violations()
     if not held:
         return
     query = (
         select(syncs.c.external_id, syncs.c.gate_id, steps.c.remote_id)
-        .outerjoin(steps, (steps.c.sync_id == syncs.c.id) & (steps.c.state == StepState.APPLIED))
+        .outerjoin(
+            steps,
+            (steps.c.sync_id == syncs.c.id)
+            & (steps.c.state == StepState.APPLIED)
+            & (steps.c.kind == StepKind.CREATE),
+        )
         .where(syncs.c.id.in_(held))
     )
     with world.database.watch.read() as connection:
@@ -94,6 +100,7 @@ def _release_held(world: World) -> None:
         for one in records:
             if one is not keep:
                 one.reference = "removed"
+            one.credits = list({credit.key: credit for credit in one.credits}.values())
     world.operate(lambda: world.requeue(held))
 
 

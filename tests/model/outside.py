@@ -217,7 +217,8 @@ class ModelErp:
             system.failing_looks -= 1
             raise errors.Transient("the look failed", subject="look")
         found = [
-            Found(one.remote_id, frozenset(one.keys), one.cancelled, one.total) for one in system.of(reference)
+            Found(one.remote_id, frozenset(one.keys), one.cancelled, one.total, tuple(one.credits))
+            for one in system.of(reference)
         ]
         acting().pause(f"found {len(found)} of {reference}")
         return found

@@ -121,15 +121,24 @@ class Protocol(RuleBasedStateMachine):
         minutes=st.sampled_from([1, 0]),
         quantity=st.sampled_from([1, 0, 2]),
         cancelled=st.sampled_from([False, False, True]),
+        refunded=st.booleans(),
         timed=st.sampled_from([True, True, False]),
         event=st.booleans(),
         sent=st.sampled_from(["kept and rung", "kept", "sent", "not yet"]),
     )
     def order_changes(
-        self, slot: Any, minutes: int, quantity: int, cancelled: bool, timed: bool, event: bool, sent: str
+        self,
+        slot: Any,
+        minutes: int,
+        quantity: int,
+        cancelled: bool,
+        refunded: bool,
+        timed: bool,
+        event: bool,
+        sent: str,
     ) -> None:
         which = self.world.live(slot)
-        self.world.change(which, minutes, quantity, cancelled)
+        self.world.change(which, minutes, quantity, cancelled, refunded=refunded)
         webhook = self.world.announce(which, timed=timed, event=event)
         if sent != "not yet":
             self.world.send(webhook)

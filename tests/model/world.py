@@ -38,7 +38,7 @@ from tests.model.baton import Actor, Baton, Clock, Fault, Stands, acting
 from tests.model.checks import Checks
 from tests.model.databases import Database
 from tests.model.outside import Broker, ModelErp, ModelShop, System
-from tests.support import MemoryErp, delivery, order
+from tests.support import MemoryErp, delivery, moved, order, refund
 from tests.support import World as Tenant
 from web.batcher import Job
 from web.metrics import Counters
@@ -388,8 +388,8 @@ class World:
         return next(key for key in keys if key not in self.shop.truth or not self.shop.truth[key].cancelled)
 
     def deliver(self, which: tuple[str, str], *, cancelled: bool = False) -> None:
-        """An order changes, and its webhook is kept."""
-        self.change(which, 1, 1, cancelled)
+        """An order changes, every second time by a refund too, and its webhook is kept."""
+        self.change(which, 1, 1, cancelled, refunded=len(self.webhooks) % 2 == 0)
         self.send(self.announce(which, timed=True, event=True))
         self.finish("receiver")
 
@@ -404,7 +404,9 @@ class World:
             for name in ("scheduler", "web bell", "bell 1", "bell 2"):
                 self.finish(name)
 
-    def change(self, which: tuple[str, str], minutes: int, quantity: int, cancelled: bool) -> Order:
+    def change(
+        self, which: tuple[str, str], minutes: int, quantity: int, cancelled: bool, *, refunded: bool = False
+    ) -> Order:
         """The shop's order changes, and is the truth from now on."""
         _tenant, external_id = which
         before = self.shop.truth.get(which)
@@ -418,8 +420,11 @@ class World:
                 cancelled=before.cancelled or cancelled,
                 updated_at=before.updated_at + timedelta(minutes=minutes),
             )
-        self.shop.truth[which] = made
-        return made
+        refunds = before.refunds if before else ()
+        if refunded:
+            refunds = (*refunds, refund(f"{external_id}-{len(refunds) + 1}", amount="1.00"))
+        self.shop.truth[which] = moved(made, refunds=refunds)
+        return self.shop.truth[which]
 
     def announce(self, which: tuple[str, str], *, timed: bool, event: bool) -> Webhook:
         """The webhook of the order as it is now. It waits to be sent."""
