@@ -21,6 +21,19 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _BIND = re.compile(r"unix:.+|(?:\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(?P<port>\d{1,5})")
 
 
+def checked_ledger_url(value: str) -> str:
+    """The URL, if it can be a ledger's. Raises ValueError."""
+    try:
+        url = make_url(value)
+    except (ArgumentError, ValueError):
+        url = None
+    if url is None or url.drivername not in LEDGER_DRIVERS:
+        raise ValueError(f"is no ledger's URL; write {LEDGER_URL_FORMS}")
+    if url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}:
+        raise ValueError(f"is no file, so that processes could not share it; write {LEDGER_URL_FORMS}")
+    return value
+
+
 class Settings(BaseSettings):
     """What an installation sets. Everything has a default that suits one machine, but the encryption keys.
 
@@ -97,8 +110,11 @@ class Settings(BaseSettings):
         "", description="Only tests set it: `NAME=PROBABILITY,…`, where this process kills itself."
     )
     failpoint_seed: int = Field(0, description="Only tests set it: the seed of those probabilities.")
+    failpoint_part: str = Field(
+        "", description="Only tests set it: the part that this process is, and which start of it."
+    )
     failpoint_log: str | None = Field(
-        None, description="Only tests set it: the file to which each such kill appends its name."
+        None, description="Only tests set it: the file to which each such kill appends its name and part."
     )
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
     metrics_token: SecretStr | None = Field(
@@ -141,13 +157,7 @@ class Settings(BaseSettings):
     @field_validator("ledger_url")
     @classmethod
     def _read_ledger_url(cls, value: str) -> str:
-        try:
-            driver = make_url(value).drivername
-        except (ArgumentError, ValueError):
-            driver = ""
-        if driver not in LEDGER_DRIVERS:
-            raise ValueError(f"is no ledger's URL; write {LEDGER_URL_FORMS}")
-        return value
+        return checked_ledger_url(value)
 
     @field_validator("sqs_endpoint_url", "sqs_queue_url_prefix")
     @classmethod

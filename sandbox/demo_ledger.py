@@ -9,6 +9,7 @@ from pathlib import Path
 from sqlalchemy import exists, func, inspect, make_url, select
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from integrator.config import checked_ledger_url
 from integrator.ledger.engine import Ledger
 from integrator.ledger.schema import State, StepState, shops, steps, syncs, tenants
 from sandbox.postgres import NoPostgres, postgres
@@ -38,16 +39,18 @@ def place(wanted: str) -> Iterator[str | None]:
 def _empty(url: str) -> str:
     """The URL, if it is of a ledger without tenants: the demo counts all that is there. Raises SystemFailed."""
     try:
-        ledger = Ledger(url)
-        try:
-            with ledger.read() as connection:
-                known = inspect(connection).has_table(tenants.name)
-                used = known and connection.execute(select(tenants.c.id)).first() is not None
-        finally:
-            ledger.close()
+        ledger = Ledger(checked_ledger_url(url))
+    except ValueError as error:
+        raise SystemFailed(f"What --ledger names {error}.") from None
+    try:
+        with ledger.read() as connection:
+            known = inspect(connection).has_table(tenants.name)
+            used = known and connection.execute(select(tenants.c.id)).first() is not None
     except (SQLAlchemyError, ValueError, OSError) as error:
         said = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         raise SystemFailed(f"{shown_place(url)} is no ledger that can be used: {said}") from None
+    finally:
+        ledger.close()
     if used:
         raise SystemFailed(f"{shown_place(url)} holds tenants already. Give the demo an empty database.")
     return url

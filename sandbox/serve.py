@@ -18,7 +18,7 @@ from rich.console import Console
 from sqlalchemy import make_url, select
 
 from integrator.ledger.schema import tenants
-from integrator.secrets import new_key
+from integrator.secrets import KeyRing, SecretsError, new_key
 from sandbox.foreground import Nurse, Parser, quoted, run, whole
 from sandbox.system import System
 from sandbox.system_process import SystemFailed, shown
@@ -63,13 +63,20 @@ def _bind(address: str, port: int | None) -> str:
     """Where the receiver listens, HOST:PORT. Raises SystemFailed when the address is none."""
     host, _, given = address.rpartition(":")
     if port is None and not (given.isdecimal() and int(given) < 2**16):
-        raise SystemFailed(f"INTEGRATOR_BIND is {address}; it must be HOST:PORT, such as 127.0.0.1:8000.")
+        raise SystemFailed(f"INTEGRATOR_BIND is {address}; here it must be HOST:PORT, such as 127.0.0.1:8000.")
     return f"{host}:{given if port is None else port}"
 
 
 def _secret_keys(folder: Path, settings: Mapping[str, str]) -> tuple[str, str]:
-    """The keys that encrypt credentials, and where they are from. One is made when there is none."""
+    """The keys that encrypt credentials, and where they are from; one is made when there is none.
+
+    Raises SystemFailed when those in the environment are none.
+    """
     if keys := settings.get("INTEGRATOR_SECRET_KEYS"):
+        try:
+            KeyRing(tuple(part.strip() for part in keys.split(",") if part.strip()))
+        except SecretsError as error:
+            raise SystemFailed(str(error)) from None
         return keys, "from INTEGRATOR_SECRET_KEYS"
     path = folder / "secret-key"
     if path.exists():

@@ -227,6 +227,7 @@ class System:
             "INTEGRATOR_SECRET_KEYS": self.secret_keys,
             "INTEGRATOR_BIND": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
             "PYTHONUNBUFFERED": "1",
+            "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges",  # a sandbox may
         }
         if self.own_queue:  # the endpoint looks at no credentials, but boto3 asks for some
             sandbox = {"AWS_ACCESS_KEY_ID": "sandbox", "AWS_SECRET_ACCESS_KEY": "sandbox"}

@@ -87,7 +87,8 @@ def test_given_a_postgresql_of_its_own_when_the_demo_ends_then_every_order_arriv
             "postgresql+psycopg://ada:hunter2@127.0.0.1:9/nothing",
             "127.0.0.1:9/nothing is no ledger that can be used",
         ),
-        ("nonsense", "What --ledger names is no ledger that can be used"),
+        ("nonsense", "What --ledger names is no ledger's URL; write `sqlite:///PATH`"),
+        ("sqlite:///", "What --ledger names is no file, so that"),
         ("sqlite:////proc/nothing/ledger.sqlite3", "is no ledger that can be used"),
     ],
 )

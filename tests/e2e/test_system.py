@@ -179,7 +179,9 @@ def test_given_a_port_in_use_when_serving_on_it_then_one_line_says_what_to_do(tm
         (["--workers=0"], {}, "--workers: must be a whole number from 1 to 64"),
         (["--folder=/proc/nothing"], {}, "/proc/nothing: No such file or directory. Check its owner"),
         (["--folder=/dev/null"], {}, "/dev/null: File exists. Check its owner"),
-        ([], {"INTEGRATOR_BIND": "nonsense"}, "INTEGRATOR_BIND is nonsense; it must be HOST:PORT"),
+        ([], {"INTEGRATOR_SECRET_KEYS": "short"}, "INTEGRATOR_SECRET_KEYS holds something that is no Fernet key"),
+        ([], {"INTEGRATOR_LEDGER_URL": "sqlite:///"}, "INTEGRATOR_LEDGER_URL is no file"),
+        ([], {"INTEGRATOR_BIND": "unix:/run/x"}, "INTEGRATOR_BIND is unix:/run/x; here it must be HOST:PORT"),
         ([], {"INTEGRATOR_BIND": "192.0.2.1:8000"}, "Nobody can listen on port 8000 of 192.0.2.1"),
     ],
 )

@@ -66,6 +66,8 @@ def test_given_several_keys_when_read_then_split_and_never_shown(monkeypatch: py
         ("ledger_pool_size", "abc"),
         ("ledger_url", "nonsense"),
         ("ledger_url", ""),
+        ("ledger_url", "sqlite:///"),
+        ("ledger_url", "sqlite:///:memory:"),
         ("ledger_url", "mysql://ada:hunter2@127.0.0.1/ledger"),
         ("ledger_url", "postgresql+psycopg://ada:hunter2@127.0.0.1:port/ledger"),
         ("bind", "abc"),
