@@ -257,7 +257,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--orders", type=whole(2, 100_000), default=200, help="of both shops together; default 200")
     made.add_argument("--duplicates", type=number(0, 100), default=10, help="percent of webhooks that come twice")
     made.add_argument("--reorder", type=number(0, 100), default=20, help="percent of orders told out of order")
-    made.add_argument("--rate", type=number(0.1, 10_000), default=16, help="new orders a second; default 16")
+    made.add_argument("--rate", type=number(0.1, 10_000), default=10, help="new orders a second; default 10")
     made.add_argument("--workers", type=whole(1, 64), default=2, help="worker processes; default 2")
     made.add_argument(
         "--seed", type=whole(-(2**63), 2**63), default=1, help="other orders, duplicates and reordering"

@@ -87,12 +87,13 @@ class DemoTenant:
         """Plan what is sent where.
 
         Cancellations go out in a second round: one that is there before its order was created leaves nothing to
-        show in the management system, as it should, but then there is nothing to count either.
+        show in the management system, as it should, but then there is nothing to count either. They go twice as
+        fast as the orders: all at once, they would be measured waiting for each other.
         """
         most = [replace(life, events=life.events[: _until_cancelled(life)]) for life in self.lives]
         rest = [replace(life, events=life.events[_until_cancelled(life) :]) for life in self.lives]
         rest = [life for life in rest if life.events]
-        quickly = replace(options, orders_per_second=None)
+        quickly = replace(options, orders_per_second=2 * (options.orders_per_second or 0) or None)
         self.senders = [
             self.shop.sender(receiver_url, most, options),
             self.shop.sender(receiver_url, rest, quickly),

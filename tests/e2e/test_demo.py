@@ -37,7 +37,7 @@ def test_given_duplicates_and_reordering_when_the_demo_ends_then_every_order_arr
         f"--report={report}",
         f"--folder={tmp_path / 'demo'}",
     ]
-    options = ["--orders=25", "--duplicates=20", "--reorder=30"]
+    options = ["--orders=25", "--duplicates=20", "--reorder=30", "--rate=50"]
 
     ran = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
 
@@ -159,7 +159,7 @@ def test_given_parts_that_are_killed_when_the_demo_runs_and_stays_up_then_each_c
     tmp_path: Path,
 ) -> None:
     report, folder = tmp_path / "demo.json", tmp_path / "demo"
-    options = ["--orders=12", f"--folder={folder}", f"--report={report}"]
+    options = ["--orders=12", "--rate=16", f"--folder={folder}", f"--report={report}"]
     command = [sys.executable, "-m", "sandbox.demo", *options]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as ran:
         assert ran.stdout
