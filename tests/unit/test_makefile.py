@@ -234,3 +234,13 @@ def test_given_an_installation_that_fails_when_set_up_then_a_line_says_what_to_d
 
     (tree / "status").write_text("0")
     assert run("bin/setup", "run", cwd=tree).returncode == 0
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_given_a_folder_of_somebody_else_when_set_up_then_a_line_says_what_to_do(tree: Path) -> None:
+    (tree / ".venv").chmod(0o555)
+    ran = run("bin/setup", "run", cwd=tree)
+    (tree / ".venv").chmod(0o755)
+    assert ran.returncode == 1
+    assert re.fullmatch(r".*/a tree/\.venv can't be written by \S+\. Clone into .*\n", ran.stderr)
+    assert calls(tree) == 0
