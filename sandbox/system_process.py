@@ -95,7 +95,7 @@ class Process:
             return subprocess.Popen(
                 [*leash, *self.argv],
                 cwd=ROOT,
-                env=self.env,
+                env=self.env | {"INTEGRATOR_FAILPOINT_PART": f"{self.name}#{self.starts + 1}"},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

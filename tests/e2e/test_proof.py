@@ -1,20 +1,21 @@
 """Acknowledged = in the management system, each once, each in the shop's end state, whatever is killed.
 
 The short form runs each database once, with keys remembered on the one and forgotten on the other, both at once,
-since most of it is waiting for leases. `PROOF=long` runs all four; `PROOF_SEED` sets the seed. Seeds
-and counts are printed.
+since most of it is waiting for leases. `PROOF=long` runs all four. The seed is printed first, the counts at the
+end. `PROOF_SEED` sets it: the same orders and fates again, as far as `integrator.failpoints` says.
 """
 
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from integrator.failpoints import NAMES
-from tests.e2e.proof import MORTAL, Proof, Proven
+from tests.e2e.proof import KILLS, MORTAL, Proof, Proven
 
 
 class Case(NamedTuple):
@@ -38,6 +39,8 @@ def proven(
 ) -> dict[Case, Proven]:
     """What each case proved."""
     seed = int(os.environ.get("PROOF_SEED") or time.time()) % 2**31
+    say = partial(_say, request.config.pluginmanager.getplugin("capturemanager"))
+    say(f"\nPROOF_SEED={seed}")
     proofs = {
         case: Proof(
             tmp_path_factory.mktemp(f"proof-{number}"),
@@ -49,11 +52,14 @@ def proven(
     }
     with ThreadPoolExecutor(len(SHORT)) as pool:
         results = dict(zip(proofs, pool.map(Proof.run, proofs.values()), strict=True))
-    capture = request.config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():
-        for case, one in results.items():
-            print(f"\nproof on {case}: {one.as_json()}")
+    for case, one in results.items():
+        say(f"proof on {case}: {one.as_json()}")
     return results
+
+
+def _say(capture: Any, text: str) -> None:
+    with capture.global_and_fixture_disabled():
+        print(text, flush=True)
 
 
 def _empty_database(url: str, number: int) -> str:
@@ -78,11 +84,11 @@ def test_given_kills_and_faults_when_the_storm_is_over_then_every_order_is_there
 
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_given_the_storm_when_it_is_counted_then_every_failpoint_killed_and_so_did_chance(
+def test_given_the_storm_when_it_is_counted_then_every_failpoint_killed_thrice_and_so_did_chance(
     case: Case, proven: dict[Case, Proven]
 ) -> None:
     one = proven[case]
     assert set(one.failpoint_kills) == set(NAMES)
-    assert [name for name, count in one.failpoint_kills.items() if count == 0] == []
+    assert [name for name, count in one.failpoint_kills.items() if count < KILLS] == []
     assert sum(one.random_kills.values()) >= 3
     assert set(one.random_kills) <= set(MORTAL)

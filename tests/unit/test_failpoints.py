@@ -1,10 +1,12 @@
 """Failpoints: nothing without the environment, an unknown name refused, a real kill that is written down first."""
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from integrator.config import settings
 def forget() -> None:
     settings.cache_clear()
     failpoints._plan.cache_clear()
-    failpoints._random.cache_clear()
+    failpoints._series.cache_clear()
 
 
 @pytest.fixture
@@ -76,5 +78,64 @@ def test_given_an_armed_point_when_fired_then_logged_and_killed(tmp_path: Path) 
 
 def test_given_a_seed_when_drawn_then_the_share_is_the_probability(arm: Callable[[str], None]) -> None:
     arm("worker.claimed=0.3")
-    drawn = [failpoints._random(1, thread).random() < 0.3 for thread in range(2_000)]
-    assert 0.25 < sum(drawn) / len(drawn) < 0.35
+    series = failpoints._series(1, "worker.claimed")
+    assert 0.25 < sum(series.random() < 0.3 for _ in range(2_000)) / 2_000 < 0.35
+
+
+def deaths(threads: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """At which of 2,000 passes of a point somebody would have died, in processes of so many threads each."""
+    forget()
+    died: list[int] = []
+    passing = itertools.count()
+    drawing = failpoints._series(os.getpid(), "worker.claimed")
+    draw = drawing.random
+
+    def counted() -> float:
+        number, drawn = next(passing), draw()
+        died.extend([number] * (drawn < 0.02))
+        return drawn
+
+    monkeypatch.setattr(drawing, "random", counted)
+    monkeypatch.setattr(os, "kill", lambda *_: None)
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(failpoints.fire, ["worker.claimed"] * 2_000))
+    return died
+
+
+def test_given_a_seed_a_part_and_a_start_when_run_again_then_the_same_pass_is_deadly_on_however_many_threads(
+    arm: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arm("worker.claimed=0.02")
+    monkeypatch.setenv("INTEGRATOR_FAILPOINT_PART", "worker-1#1")
+    first = deaths(1, monkeypatch)
+    assert len(first) > 10
+    assert deaths(1, monkeypatch) == first
+    assert deaths(8, monkeypatch) == first
+    monkeypatch.setenv("INTEGRATOR_FAILPOINT_PART", "worker-1#2")
+    assert deaths(1, monkeypatch) != first
+    monkeypatch.setenv("INTEGRATOR_FAILPOINT_PART", "worker-2#1")
+    assert deaths(1, monkeypatch) != first
+    monkeypatch.setenv("INTEGRATOR_FAILPOINT_SEED", "1")
+    assert deaths(1, monkeypatch) != first
+
+
+def test_given_a_part_that_died_when_its_successor_passes_then_its_fate_is_another(
+    arm: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    arm("worker.claimed=0.02")
+    monkeypatch.setenv("INTEGRATOR_FAILPOINT_PART", "receiver#1")
+    log = tmp_path / "kills"
+    monkeypatch.setenv("INTEGRATOR_FAILPOINT_LOG", str(log))
+    drawn = []
+    for said in ("", "worker.claimed worker-1#1\n", "worker.claimed receiver#1\n"):
+        log.write_text(said)
+        forget()
+        drawn.append(failpoints._series(os.getpid(), "worker.claimed").random())
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_given_a_part_when_it_dies_then_the_log_names_it(tmp_path: Path) -> None:
+    log = tmp_path / "kills"
+    armed = {"failpoints": "worker.claimed=1", "failpoint_log": str(log), "failpoint_part": "worker-2#3"}
+    run("failpoints.fire('worker.claimed')", **armed)
+    assert log.read_text() == "worker.claimed worker-2#3\n"
