@@ -95,6 +95,16 @@ class Settings(BaseSettings):
     keep_deliveries_days: int = Field(
         30, ge=3, description="Days that deliveries of finished syncs, and their deduplication keys, are kept."
     )
+    keep_requests_days: int = Field(
+        30,
+        ge=3,
+        description="Days that the exact requests of finished syncs are kept, for they hold personal data; that "
+        "they were sent, when, and what was answered stays known.",
+    )
+    keep_attempts_days: int = Field(90, ge=3, description="Days that the attempts of finished syncs are kept.")
+    keep_attempts: int = Field(
+        5, ge=0, description="Latest attempts of each finished sync that are kept however old they are."
+    )
     max_open_deliveries: int = Field(
         100_000,
         ge=1,

@@ -17,7 +17,7 @@ from integrator.clock import boottime
 from integrator.config import settings
 from integrator.dispatch import Dispatcher
 from integrator.ledger.engine import Ledger
-from integrator.ledger.retention import drop_old_deliveries, drop_old_keys
+from integrator.ledger.retention import OldAttempts, drop_old_deliveries, drop_old_keys, empty_old_requests
 from integrator.ledger.transitions import take_over
 from integrator.logs import get_logger
 from integrator.metrics import CHORES_FAILED, meters
@@ -60,7 +60,6 @@ class Chore:
 
 def chores(ledger: Ledger, dispatcher: Dispatcher) -> list[Chore]:
     """All that the scheduler does (PROTOCOL P4, P5, C4)."""
-    days = settings().keep_deliveries_days
     return [
         Chore("take over expired runs", TICK_SECONDS, lambda: take_over_expired(ledger)),
         Chore("dispatch", TICK_SECONDS, lambda: dispatcher.dispatch(skip_locked=True)),
@@ -68,13 +67,24 @@ def chores(ledger: Ledger, dispatcher: Dispatcher) -> list[Chore]:
             Chore(f"ring again on {queue.name}", 10, partial(ring_missing, dispatcher, queue))
             for queue in queues.QUEUES
         ),
-        Chore(
-            "drop old deliveries", 60, partial(_in_batches, ledger, partial(drop_old_deliveries, keep_days=days))
-        ),
-        Chore("drop old keys", 60, partial(_in_batches, ledger, partial(drop_old_keys, keep_days=days))),
+        *_housekeeping(ledger),
         Chore("read the ledger's gauges", GAUGE_SECONDS, partial(gauges.read_ledger, ledger)),
         Chore("read the queues' gauges", GAUGE_SECONDS, gauges.read_queues),
     ]
+
+
+def _housekeeping(ledger: Ledger) -> list[Chore]:
+    """What leaves the ledger when it is old (DESIGN §9)."""
+    given = settings()
+    days, request_days = given.keep_deliveries_days, given.keep_requests_days
+    old_attempts = OldAttempts(given.keep_attempts_days, given.keep_attempts)
+    drops: dict[str, Callable[[Connection], int]] = {
+        "drop old deliveries": partial(drop_old_deliveries, keep_days=days),
+        "drop old keys": partial(drop_old_keys, keep_days=days),
+        "empty old requests": partial(empty_old_requests, keep_days=request_days),
+        "drop old attempts": old_attempts.drop,
+    }
+    return [Chore(name, 60, partial(_in_batches, ledger, drop)) for name, drop in drops.items()]
 
 
 def _in_batches(ledger: Ledger, drop: Callable[[Connection], int]) -> int:

@@ -24,6 +24,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    func,
     literal_column,
 )
 
@@ -119,6 +120,7 @@ gates = Table(
     Column("probe_claim", BigInteger),
     Column("probe_until", Instant()),
     Column("credentials_version", Integer, nullable=False, default=1),
+    Column("restored_at", Instant()),
     CheckConstraint("window_cap >= 1 AND window_cap <= 1000", name="window_cap"),
 )
 gates.append_column(
@@ -165,6 +167,7 @@ syncs = Table(
     Column("throttled", Integer, nullable=False, default=0),
     Column("seen_updated_at", Instant()),
     Column("seen_digest", String(64)),
+    Column("reconciled_at", Instant()),
     Column("reason", Text),
     Column("error_class", String(32)),
     Column("error_fingerprint", String(12)),
@@ -251,6 +254,9 @@ steps = Table(
     CheckConstraint("state <> 'applied' OR remote_id IS NOT NULL", name="remote_id"),
     CheckConstraint("state <> 'in_doubt' OR doubted_at IS NOT NULL", name="doubted_at"),
 )
+
+HAS_BODY = func.length(steps.c.body) > literal_column("0")
+Index("ix_steps_has_body", steps.c.intended_at, postgresql_where=HAS_BODY, sqlite_where=HAS_BODY)
 
 deliveries = Table(
     "deliveries",

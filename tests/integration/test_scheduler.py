@@ -85,6 +85,8 @@ def test_given_the_scheduler_when_it_starts_then_it_does_this_this_often(sqlite_
         **{f"ring again on {queue.name}": 10 for queue in QUEUES},
         "drop old deliveries": 60,
         "drop old keys": 60,
+        "empty old requests": 60,
+        "drop old attempts": 60,
         "read the ledger's gauges": 15,
         "read the queues' gauges": 15,
     }
