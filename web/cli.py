@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -19,7 +20,7 @@ from flask.cli import AppGroup
 from pydantic import ValidationError
 
 from integrator import checkup, readiness
-from integrator.ledger import migrate
+from integrator.ledger import migrate, restore
 from integrator.ledger.tenants import File, apply
 from integrator.ledger.transitions import hurry
 from integrator.secrets import new_key
@@ -91,6 +92,39 @@ def rotate_keys() -> None:
     migrate.check(ledger)
     for what, count in rotate(ledger, ring).items():
         click.echo(f"{what}: {count} encrypted with the first key")
+
+
+def _instant(_context: click.Context, _parameter: click.Parameter, value: str) -> datetime:
+    try:
+        given = datetime.fromisoformat(value)
+    except ValueError:
+        given = None
+    if given is None or given.tzinfo is None:
+        raise click.BadParameter("write a time with its zone, like 2026-03-01T12:00:00Z.")
+    return given
+
+
+@ledger_group.command("restored")
+@click.option(
+    "--since", metavar="TIME", required=True, callback=_instant, help="The backup's time, or one before it."
+)
+@_told
+def restored(since: datetime) -> None:
+    """Tell the ledger that it was restored from a backup, before anything works on it again.
+
+    From then on each order is looked up in its management system, and asked for in its shop, before it is written
+    for the first time. Done orders that have changed since TIME run again at once, behind live ones: an earlier
+    TIME than the backup's brings more of them up to date.
+    """
+    ledger = services().ledger
+    migrate.check(ledger)
+    try:
+        found = restore.restored(ledger, since)
+    except restore.NotRestored as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{found.gates} management systems: every order is looked up there before it is written")
+    click.echo(f"{found.syncs} orders run again, since they changed after {since.isoformat()}")
+    click.echo("Webhooks that came after the backup are lost: have the shops send those of new orders again.")
 
 
 @tenants_group.command("apply")

@@ -7,7 +7,7 @@ from decimal import Decimal
 from itertools import takewhile
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, case, func, or_, select
 
 from integrator.clock import EPOCH
 from integrator.ledger.records import Claimed
@@ -76,9 +76,16 @@ def neighbours_succeed(connection: Connection, claimed: Claimed, attempts_back: 
     return connection.execute(other).first() is not None
 
 
+_forgetful = or_(syncs.c.reconciled_at.is_(None), syncs.c.reconciled_at <= gates.c.restored_at)
+
+
 @dataclass(frozen=True)
 class Assignment:
-    """All that one run of a sync needs to know of its tenant, shop and management system."""
+    """All that one run of a sync needs to know of its tenant, shop and management system.
+
+    `restored_at` is when the ledger was restored, if no run that began later has brought this sync to its end: the
+    system may hold effects then that the ledger has forgotten.
+    """
 
     sync_id: int
     kind: str
@@ -95,6 +102,7 @@ class Assignment:
     gate_id: int
     credentials_version: int
     on_trial: bool
+    restored_at: datetime | None
     erp: str
     erp_kind: str
     erp_config: Mapping[str, Any]
@@ -120,6 +128,7 @@ def assignment(connection: Connection, sync_id: int, ring: KeyRing) -> Assignmen
             gates.c.id.label("gate_id"),
             gates.c.credentials_version,
             (gates.c.credentials_until != EPOCH).label("on_trial"),
+            case((_forgetful, gates.c.restored_at)).label("restored_at"),
             erps.c.slug.label("erp"),
             erps.c.kind.label("erp_kind"),
             erps.c.config.label("erp_config"),
@@ -147,6 +156,7 @@ def assignment(connection: Connection, sync_id: int, ring: KeyRing) -> Assignmen
         gate_id=row.gate_id,
         credentials_version=row.credentials_version,
         on_trial=bool(row.on_trial),
+        restored_at=row.restored_at,
         erp=row.erp,
         erp_kind=row.erp_kind,
         erp_config=row.erp_config,

@@ -9,9 +9,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, func, insert, literal, or_, select, update
 
-from integrator.clock import after, now
+from integrator.clock import Instant, after, greatest, now
 from integrator.documents import Money
 from integrator.erps.base import Receipt, Request, StepKind
 from integrator.errors import LeaseLost
@@ -45,13 +45,20 @@ class Step:
     remote_total: Money | None
 
 
-def load(connection: Connection, sync_id: int, settle_seconds: float) -> list[Step]:
+def load(
+    connection: Connection, sync_id: int, settle_seconds: float, restored_at: datetime | None = None
+) -> list[Step]:
     """All steps of a sync, oldest first.
 
     A doubt counts from the failure that was observed or, for a holder that vanished, from the end of its lease,
-    which is where its attempt ended (S2).
+    which is where its attempt ended (S2); in a restored ledger not from before the restore, for it may have been
+    sent again since the backup.
     """
-    doubt_began = func.coalesce(steps.c.doubted_at, attempts.c.ended_at, steps.c.intended_at)
+    doubt_began: ColumnElement[datetime] = func.coalesce(
+        steps.c.doubted_at, attempts.c.ended_at, steps.c.intended_at
+    )
+    if restored_at is not None:
+        doubt_began = greatest(doubt_began, literal(restored_at, Instant()))
     settles_at = after(settle_seconds, doubt_began)
     rows = connection.execute(
         select(
@@ -228,6 +235,26 @@ def _applied(receipt: Receipt) -> dict[str, Any]:
         "remote_amount": f"{total.amount:f}" if total else None,
         "remote_currency": total.currency if total else None,
     }
+
+
+def adopt(
+    connection: Connection, sync_id: int, claim: int, kind: StepKind, key: str, receipt: Receipt, *, digest: str
+) -> None:
+    """Record an effect that the system shows, and a restored ledger does not know: our request is forgotten."""
+    _hold(connection, sync_id, claim)
+    known = {"claim": claim, "digest": digest, **_applied(receipt)}
+    there = update(steps).where(steps.c.sync_id == sync_id, steps.c.key == key).values(**known)
+    if not connection.execute(there).rowcount:
+        forgotten = {
+            "sync_id": sync_id,
+            "kind": kind,
+            "key": key,
+            "method": "",
+            "path": "",
+            "body": b"",
+            "sends": 1,
+        }
+        connection.execute(insert(steps).values(**forgotten, **known, intended_at=now()))
 
 
 def verified(connection: Connection, sync_id: int, claim: int, step_id: int) -> None:

@@ -64,8 +64,9 @@ def _attempts(connection: Connection, sync_id: int) -> Iterator[Event]:
 
 def _steps(connection: Connection, sync_id: int) -> Iterator[Event]:
     for row in connection.execute(select(steps).where(steps.c.sync_id == sync_id).order_by(steps.c.id)):
-        if row.sends == 0:
-            yield Event(row.intended_at, f"{row.kind} of {row.remote_id} by a person was seen by run {row.claim}")
+        if not row.method:
+            who = "by a person was seen" if row.sends == 0 else "was found, and had been forgotten,"
+            yield Event(row.intended_at, f"{row.kind} of {row.remote_id} {who} by run {row.claim}")
             continue
         yield Event(row.intended_at, f"{row.kind} was intended by run {row.claim}, key {row.key}")
         if row.doubted_at is not None:

@@ -35,6 +35,7 @@ from integrator.ledger.schema import (
     Priority,
     State,
     attempts,
+    deliveries,
     gates,
     in_state,
     shops,
@@ -140,6 +141,20 @@ def requeue(connection: Connection, chosen: ColumnElement[bool], *, mass: bool) 
         .values(state=State.PENDING, due_at=now(), changed_at=now(), **_FRESH, **urgency)
     )
     return released.rowcount
+
+
+def reopen(connection: Connection, since: datetime, *, ids: tuple[int, int]) -> int:
+    """After a restore, run what was done and has changed since then again, ids from and to; how many.
+
+    What lost its newest delivery stays: nothing of it is owed.
+    """
+    kept = exists().where(deliveries.c.sync_id == syncs.c.id, deliveries.c.version == syncs.c.wanted)
+    reopened = connection.execute(
+        update(syncs)
+        .where(syncs.c.id.between(*ids), in_state(State.DONE), syncs.c.changed_at >= since, kept)
+        .values(state=State.PENDING, due_at=now(), changed_at=now(), priority=Priority.BACKFILL, **_FRESH)
+    )
+    return reopened.rowcount
 
 
 def ring(connection: Connection, sync_ids: Sequence[int]) -> list[Rung]:
@@ -328,6 +343,7 @@ def finish(
         "reason": reason,
         "seen_updated_at": seen_updated_at,
         "seen_digest": seen_digest,
+        "reconciled_at": syncs.c.claimed_at,
         **_NO_ERROR,
         **{name: case((reached, 0), else_=syncs.c[name]) for name in ("attempts", "throttled")},
     }

@@ -14,6 +14,7 @@ from integrator.shops.base import Deleted
 from integrator.sync import keys
 from integrator.sync import plan as planning
 from integrator.sync.agree import agree
+from integrator.sync.forgotten import may_have_forgotten, remember
 from integrator.sync.mend import cancelled_there, mended
 from integrator.sync.plan import CONTENTS, Applied, Fetch, Keep, Missing, Take
 from integrator.sync.run import Run
@@ -30,12 +31,16 @@ DONE = {
 }
 """What is said of the steps of a run."""
 
+RESTORED = "the ledger was restored"
+"""Why the shop is asked: what the ledger knows to be the newest may not be."""
+
 
 def converge(run: Run, shop: ShopSide, erp: ErpSide) -> None:
     """Run a claimed order sync to its end. Raises the taxonomy; what was applied until then stays applied.
 
-    1. Settle what is in doubt. 2. Find the newest snapshot. 3. Plan. 4. Run the steps, asking the gate before
-    each. 5. See that the totals agree, and that a create or credit which followed a doubt is alone. 6. Finish.
+    1. Settle what is in doubt. 2. Find the newest snapshot, and what a restored ledger has forgotten. 3. Plan.
+    4. Run the steps, asking the gate before each. 5. See that the totals agree, and that a create or credit which
+    followed a doubt is alone. 6. Finish.
     """
     if run.assignment.external_id.startswith(unreadable.PREFIX):
         raise unreadable.failure()
@@ -50,6 +55,9 @@ def converge(run: Run, shop: ShopSide, erp: ErpSide) -> None:
         verify(run, erp)
         _finish_unchanged(run)
         return
+    if may_have_forgotten(run, order):
+        remember(run, erp, order)
+        done = run.steps(erp.settle_seconds)
     if mended(run, erp, order, done):
         done = run.steps(erp.settle_seconds)
     applied = planning.fold(done)
@@ -88,12 +96,16 @@ def _newest(run: Run, shop: ShopSide, done: list[Step]) -> Order | None:
     newest = planning.known(about.seen_updated_at, about.seen_digest, done)
     choice = planning.choose(run.candidates(), newest)
     if isinstance(choice, Keep):
-        return None
+        if about.restored_at is None:
+            return None
+        choice = Fetch(RESTORED, newest.updated_at)
     if isinstance(choice, Take):
         order = shop.map(choice.topic, run.body(choice.delivery_id))
-        if order is not None and choice.fits(order):
+        forgotten = order is not None and may_have_forgotten(run, order)
+        if order is not None and not forgotten and choice.fits(order):
             return _same_order(about.external_id, order)
         reason = "the body is no whole order" if order is None else "other content at the same time"
+        reason = RESTORED if forgotten else reason
         choice = Fetch(reason, choice.updated_at)
     log.info("order_fetched", sync_id=run.sync_id, reason=choice.reason)
     return _not_older(choice, _same_order(about.external_id, shop.fetch_order(about.external_id)))
@@ -105,6 +117,9 @@ def _give_up(run: Run, shop: ShopSide, erp: ErpSide, done: list[Step], error: No
     What the shop only does not show is not cancelled: that may have another cause. Raises the error then, and when
     no delivery tells any more what the order was, until a person has cancelled it.
     """
+    if may_have_forgotten(run, None):
+        remember(run, erp, None)
+        done = run.steps(erp.settle_seconds)
     deleted, applied = isinstance(error, Deleted), planning.fold(done)
     reason = "deleted in the shop" if deleted else "not in the shop any more, and cancelled"
     if applied is None:

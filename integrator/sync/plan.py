@@ -28,6 +28,9 @@ CREDITED_OTHERWISE = (
 DELETED = "deleted"
 """Stands for a digest: the shop said that the order was deleted. Whatever comes after that, the shop is asked."""
 
+UNKNOWN = ""
+"""The digest of what a forgotten step carried (ADR 0011): equal to none, so that the content is written again."""
+
 
 @dataclass(frozen=True)
 class Applied:

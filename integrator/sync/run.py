@@ -96,7 +96,9 @@ class Run:
 
     def steps(self, settle_seconds: float) -> list[Step]:
         """The steps so far, oldest first."""
-        return self.read(lambda connection: steps.load(connection, self.sync_id, settle_seconds))
+        return self.read(
+            lambda connection: steps.load(connection, self.sync_id, settle_seconds, self.assignment.restored_at)
+        )
 
     def intend(self, action: Action, request: Request) -> int:
         """Record a step before its call; its id (S1)."""
@@ -146,6 +148,14 @@ class Run:
         )
         self.progressed = True
         log.info("step_applied", sync_id=self.sync_id, claim=claim, step_id=step_id)
+
+    def adopt(self, kind: StepKind, key: str, receipt: Receipt, *, digest: str) -> None:
+        """Record an effect that a restored ledger has forgotten."""
+        claim = self.claimed.claim
+        self.write(
+            lambda connection: steps.adopt(connection, self.sync_id, claim, kind, key, receipt, digest=digest)
+        )
+        log.info("step_adopted", sync_id=self.sync_id, claim=claim, kind=kind.value)
 
     def verified(self, step_id: int) -> None:
         """Record that the last look found one record."""

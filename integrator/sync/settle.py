@@ -6,6 +6,7 @@ from integrator.errors import Conflict, IntegratorError, Settling, Transient
 from integrator.ledger.schema import StepState
 from integrator.ledger.steps import Step
 from integrator.logs import get_logger
+from integrator.sync.plan import CONTENTS, UNKNOWN
 from integrator.sync.run import Run
 from integrator.sync.sides import ErpSide
 
@@ -82,12 +83,15 @@ def _last_look_after(erp: ErpSide, step: Step) -> float | None:
 
 
 def settle(run: Run, erp: ErpSide) -> None:
-    """Settle every step in doubt before anything new is planned. Raises Settling when only time can tell."""
+    """Settle every step in doubt before anything new is planned. Raises Settling when only time can tell.
+
+    A restored ledger may have forgotten what became of a step's key, so that it looks whatever the system is.
+    """
     for step in run.steps(erp.settle_seconds):
         if step.state not in UNSETTLED:
             continue
         run.ask_gate()
-        if not erp.looks_up:
+        if not erp.looks_up and run.assignment.restored_at is None:
             _settle_by_repeat(run, erp, step)
         elif not _found(run, erp, step):
             if not step.settled:
@@ -137,22 +141,23 @@ def _found(run: Run, erp: ErpSide, step: Step) -> bool:
     if step.kind is StepKind.CREATE and len(found) > 1:
         raise two_records(run, found)
     receipt = _shown(run, found, step)
-    if receipt is not None:
+    forgotten = run.assignment.restored_at is not None and step.claim != run.claimed.claim
+    if receipt is not None and forgotten and step.kind in CONTENTS:
+        # Since the backup other bytes may have gone out under its key.
+        run.adopt(step.kind, step.request.key, receipt, digest=UNKNOWN)
+    elif receipt is not None:
         # What was sent more than once may have been done twice: it needs the last look, however it was found.
         again = erp.settle_seconds if step.kind in MADE and step.sends > 1 else None
         run.apply(step.step_id, receipt, verify_after=again)
     elif step.kind is StepKind.CREATE and found:
-        raise Conflict(
-            f"Record {found[0].remote_id} carries the reference {reference(run)}, but was not made by us.",
-            subject="a reference that we did not make",
-        )
+        raise not_ours(run, found[0])
     return receipt is not None
 
 
 def _shown(run: Run, found: list[Found], step: Step) -> Receipt | None:
     """What the records say of a step's effect; None when they don't show it. Raises Conflict for two credits."""
     if step.kind is StepKind.CREDIT:
-        credit = _one_credit(run, found, step)
+        credit = one_credit(run, found, step.request.key)
         return Receipt(credit.credit_id, credit.total) if credit else None
     for one in found:
         if step.request.key in one.applied_keys or (step.kind is StepKind.CANCEL and one.cancelled):
@@ -160,8 +165,9 @@ def _shown(run: Run, found: list[Found], step: Step) -> Receipt | None:
     return None
 
 
-def _one_credit(run: Run, found: list[Found], step: Step) -> Credit | None:
-    made = [credit for one in found for credit in one.credits if credit.key == step.request.key]
+def one_credit(run: Run, found: list[Found], key: str) -> Credit | None:
+    """The credit that a key made, None when there is none. Raises Conflict for two."""
+    made = [credit for one in found for credit in one.credits if credit.key == key]
     if len(made) > 1:
         names = " and ".join(sorted(credit.credit_id for credit in made))
         raise Conflict(
@@ -252,6 +258,14 @@ def two_records(run: Run, found: list[Found]) -> Conflict:
     return Conflict(
         f"The management system holds {names} for {reference(run)}: keep one and remove the other.",
         subject="two records with one reference",
+    )
+
+
+def not_ours(run: Run, record: Found) -> Conflict:
+    """A record with the order's reference, which nobody here has made."""
+    return Conflict(
+        f"Record {record.remote_id} carries the reference {reference(run)}, but was not made by us.",
+        subject="a reference that we did not make",
     )
 
 
