@@ -51,6 +51,12 @@ class Settings(BaseSettings):
     ledger_pool_size: int = Field(
         8, ge=1, le=200, description="Connections that one process keeps open to a PostgreSQL ledger at most."
     )
+    ledger_processes: int = Field(
+        4,
+        ge=1,
+        description="Processes of the whole installation that work on a PostgreSQL ledger: web processes, workers "
+        "and schedulers. With the pool's size they must leave a fifth of its max_connections free.",
+    )
     allow_lossy_ledger: bool = Field(
         False,
         description="Start although the ledger may lose what it acknowledged "

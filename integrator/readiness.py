@@ -16,11 +16,20 @@ from integrator.ledger.schema import erps, shops
 from integrator.ledger.tenants import ApplyError
 from integrator.secrets import KeyRing, SecretsError
 
+BUDGET_PERCENT = 80
+"""Of the connections that PostgreSQL takes, ours are so many at most: people, backups and monitoring need some."""
+
+
+class TooManyConnections(Exception):
+    """All processes together might open more connections than the ledger has for them. Its text is for people."""
+
+
 EXPECTED = (
     SecretsError,
     ApplyError,
     OldSchema,
     LossyLedger,
+    TooManyConnections,
     DBAPIError,
     ArgumentError,
     OSError,
@@ -45,14 +54,34 @@ def ring_of(settings: Settings) -> KeyRing:
 def check(settings: Settings, ledger: Ledger) -> None:
     """Raise one of EXPECTED unless this ledger can be worked on, and its secrets read."""
     ring = ring_of(settings)
-    migrate.check(ledger)
-    if not settings.allow_lossy_ledger:
-        ledger.check_durability()
+    check_ledger(settings, ledger)
     with ledger.read() as connection:
         for table in (erps, shops):
             sealed = connection.execute(select(table.c.secrets).order_by(table.c.id.desc()).limit(1)).scalar()
             if sealed is not None:
                 ring.open(sealed)
+
+
+def check_ledger(settings: Settings, ledger: Ledger) -> str:
+    """Raise one of EXPECTED unless the ledger has our schema, loses nothing, takes all connections. The schema."""
+    version = migrate.check(ledger)
+    if not settings.allow_lossy_ledger:
+        ledger.check_durability()
+    _check_budget(settings, ledger.max_connections())
+    return version
+
+
+def _check_budget(settings: Settings, max_connections: int | None) -> None:
+    size, processes = settings.ledger_pool_size, settings.ledger_processes
+    if max_connections is None or size * processes * 100 <= max_connections * BUDGET_PERCENT:
+        return
+    budget = max_connections * BUDGET_PERCENT // 100
+    raise TooManyConnections(
+        f"{processes} processes (INTEGRATOR_LEDGER_PROCESSES) with up to {size} connections each "
+        f"(INTEGRATOR_LEDGER_POOL_SIZE) come to {processes * size}; {BUDGET_PERCENT} % of PostgreSQL's "
+        f"max_connections = {max_connections} are {budget}. Raise max_connections to "
+        f"{-(-processes * size * 100 // BUDGET_PERCENT)}, or bring one of the two down."
+    )
 
 
 def sentence(error: Exception, ledger_url: URL | None = None) -> str:

@@ -17,7 +17,7 @@ from integrator.dispatch import Dispatcher
 from integrator.ledger import listing as listings
 from integrator.ledger import timeline as timelines
 from integrator.ledger.audit import audit as find_limbo
-from integrator.ledger.engine import Ledger, LossyLedger
+from integrator.ledger.engine import Ledger
 from integrator.ledger.migrate import check as check_schema
 from integrator.ledger.schema import State, erps, gates, shops, syncs, tenants
 from integrator.ledger.transitions import requeue as release_held
@@ -51,10 +51,12 @@ def scheduler() -> None:
         signal.signal(number, lambda *_: stop.set())
     with _ledger() as ledger:
         try:
-            if not settings().allow_lossy_ledger:
-                ledger.check_durability()
+            readiness.check_ledger(settings(), ledger)
+        except readiness.EXPECTED as error:
+            raise click.ClickException(readiness.sentence(error, ledger.url)) from error
+        try:
             loop.run(ledger, Dispatcher(ledger, publisher()), stop)
-        except (LossyLedger, PortTaken) as error:
+        except PortTaken as error:
             raise click.ClickException(str(error)) from error
 
 

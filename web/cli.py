@@ -67,10 +67,10 @@ def upgrade() -> None:
 @ledger_group.command("check")
 @_told
 def check() -> None:
-    """Check the ledger's schema and that it keeps what it has acknowledged."""
+    """Check the ledger's schema, that it keeps what it has acknowledged, and that it takes all connections."""
     ledger = services().ledger
-    version = migrate.check(ledger)
-    ledger.check_durability()
+    version = readiness.check_ledger(services().settings, ledger)
+    ledger.check_durability()  # whatever the settings allow
     click.echo(f"The ledger's schema is {version}, and what it commits is on disk.")
 
 

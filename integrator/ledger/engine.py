@@ -129,6 +129,13 @@ class Ledger:
                         f"Set it to on, or set INTEGRATOR_ALLOW_LOSSY_LEDGER=true for throw-away data."
                     )
 
+    def max_connections(self) -> int | None:
+        """How many connections the server takes in all, from everybody; None on SQLite, which counts none."""
+        if self.on_sqlite:
+            return None
+        with self.read() as connection:
+            return int(connection.execute(text("SHOW max_connections")).scalar_one())
+
 
 def _postgresql(url: URL, pool_size: int) -> Engine:
     # A host that has vanished must not keep a connection's user waiting for the minutes that TCP would.

@@ -57,6 +57,36 @@ def test_given_a_lossy_database_when_checked_then_it_refuses_unless_told(postgre
     assert refusal(postgresql_ledger, allow_lossy_ledger=True) == ""
 
 
+def test_given_a_budget_of_connections_when_checked_then_it_is_kept_to_the_last(postgresql_ledger: Ledger) -> None:
+    takes = postgresql_ledger.max_connections()
+    assert takes is not None
+    most = takes * 80 // 100
+
+    assert refusal(postgresql_ledger, ledger_pool_size=1, ledger_processes=most) == ""
+    said = refusal(postgresql_ledger, ledger_pool_size=1, ledger_processes=most + 1)
+    for part in (f"come to {most + 1}", f"max_connections = {takes} are {most}", "INTEGRATOR_LEDGER_PROCESSES"):
+        assert part in said
+    size = most // 4
+    assert refusal(postgresql_ledger, ledger_pool_size=size) == ""
+    assert "INTEGRATOR_LEDGER_POOL_SIZE" in refusal(postgresql_ledger, ledger_pool_size=size + 1)
+
+
+def test_given_too_few_connections_when_told_then_the_number_named_is_enough(
+    postgresql_ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Ledger, "max_connections", lambda _: 20)
+    said = refusal(postgresql_ledger, ledger_pool_size=7, ledger_processes=3)
+    (enough,) = (int(word) for word in said.partition("Raise max_connections to ")[2].split(",")[:1])
+
+    for takes, refused in ((enough, False), (enough - 1, True)):
+        monkeypatch.setattr(Ledger, "max_connections", lambda _, takes=takes: takes)
+        assert bool(refusal(postgresql_ledger, ledger_pool_size=7, ledger_processes=3)) is refused
+
+
+def test_given_a_file_when_its_connections_are_counted_then_there_is_no_budget(sqlite_ledger: Ledger) -> None:
+    assert refusal(sqlite_ledger, ledger_pool_size=200, ledger_processes=1_000) == ""
+
+
 @pytest.mark.parametrize("command", ["run", "ledger"])
 def test_given_flask_run_when_it_makes_the_app_then_it_checks_and_other_commands_do_not(
     monkeypatch: pytest.MonkeyPatch, sqlite_ledger: Ledger, command: str
