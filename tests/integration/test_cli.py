@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 from click.testing import CliRunner, Result
 from flask.cli import FlaskGroup
 from sqlalchemy import create_engine, select, text, update
+from sqlalchemy.exc import OperationalError
 
 from integrator.clock import after
 from integrator.config import Settings
@@ -259,6 +261,32 @@ def test_given_a_new_key_in_front_when_rotated_then_it_alone_opens_everything(
         found = find_shop(connection, KEYS["KEY_2"], alone)
     assert found is not None
     assert found.webhook_secrets == (SECRETS["NEW"], SECRETS["OLD"])
+
+
+def test_given_a_rotation_when_others_store_credentials_then_none_slip_in_between_and_again_does_no_harm(
+    monkeypatch: pytest.MonkeyPatch, postgresql_ledger: Ledger
+) -> None:
+    ledger, ring = postgresql_ledger, key_ring()
+    store(ledger)
+    seal = KeyRing.rotate
+    refused: list[str] = []
+
+    def rotate(ring: KeyRing, sealed: bytes) -> bytes:
+        for table in (erps, shops):
+            with suppress(OperationalError), ledger.write(lock_timeout_ms=1) as connection:
+                connection.execute(update(table).values(secrets=b"lost"))
+                connection.rollback()
+                continue
+            refused.append(table.name)
+        return seal(ring, sealed)
+
+    monkeypatch.setattr(KeyRing, "rotate", rotate)
+    for _ in range(2):
+        assert runner(ledger)("ledger", "rotate-keys").exit_code == 0
+
+    assert refused == ["erps", "shops"] * 2
+    with ledger.read() as connection:
+        assert all(ring.open(sealed) for sealed in connection.execute(select(erps.c.secrets)).scalars())
 
 
 def test_given_a_row_that_no_key_opens_when_rotated_then_it_is_named_and_stays(ledger: Ledger) -> None:
