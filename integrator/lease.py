@@ -9,8 +9,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from integrator.clock import boottime
 from integrator.errors import LeaseLost, NotStarted
 from integrator.ledger.engine import Ledger
+from integrator.ledger.leases import LEASE_SECONDS, RUN_SECONDS, renew
 from integrator.ledger.records import Claimed
-from integrator.ledger.transitions import LEASE_SECONDS, RUN_SECONDS, renew
 from integrator.logs import get_logger
 
 log = get_logger(__name__)

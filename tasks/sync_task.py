@@ -13,8 +13,8 @@ from integrator import failpoints
 from integrator.clock import boottime
 from integrator.ledger import access, transitions
 from integrator.ledger.engine import UNREACHABLE
+from integrator.ledger.leases import LEASE_SECONDS
 from integrator.ledger.records import Claimed
-from integrator.ledger.transitions import LEASE_SECONDS
 from integrator.logs import get_logger
 from integrator.sync.run import Run
 from tasks.outcome import Broken, End, Held, RetryLater

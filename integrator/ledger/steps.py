@@ -15,9 +15,9 @@ from integrator.clock import Instant, after, greatest, now
 from integrator.documents import Money
 from integrator.erps.base import Receipt, Request, StepKind
 from integrator.errors import LeaseLost
+from integrator.ledger.leases import hold_fence
 from integrator.ledger.schema import StepState, attempts, steps
 from integrator.ledger.text import storable
-from integrator.ledger.transitions import hold_fence
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Select, String, cast, insert, literal, select
 
 from integrator.clock import after, now
 from integrator.dispatch import QUEUES, Dispatcher, due_gates, mark
-from integrator.ledger import transitions
+from integrator.ledger import leases, transitions
 from integrator.ledger.engine import Ledger
 from integrator.ledger.schema import Priority, State, gates, syncs
 from tests.plans import Plan, analyze, plans
@@ -89,7 +89,7 @@ def claim(connection: Connection) -> None:
 
 
 def renew(connection: Connection) -> None:
-    transitions.renew(connection, [(number, 1) for number in range(1, 17)])
+    leases.renew(connection, [(number, 1) for number in range(1, 17)])
 
 
 def take_over(connection: Connection) -> None:

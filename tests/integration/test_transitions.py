@@ -8,7 +8,7 @@ from sqlalchemy import select, update
 
 from integrator import gate
 from integrator.clock import after
-from integrator.ledger import transitions
+from integrator.ledger import leases, transitions
 from integrator.ledger.audit import audit
 from integrator.ledger.engine import Ledger
 from integrator.ledger.records import Claimed, Failure
@@ -265,8 +265,8 @@ def test_c2_given_a_newer_claim_when_the_old_holder_writes_then_nothing_changes(
     assert new.claim == old.claim + 1
     before = sync_row(ledger, old.sync_id)
     with ledger.write() as connection:
-        assert transitions.renew(connection, [(old.sync_id, old.claim)]) == set()
-        assert not transitions.hold_fence(connection, old.sync_id, old.claim)
+        assert leases.renew(connection, [(old.sync_id, old.claim)]) == set()
+        assert not leases.hold_fence(connection, old.sync_id, old.claim)
         assert not transitions.release(connection, old.sync_id, old.claim)
         assert not transitions.retry(connection, old.sync_id, old.claim, FAILURE, burns="attempts")
     assert finish(ledger, old) is None
@@ -280,7 +280,7 @@ def test_c3_given_a_run_near_its_end_when_renewed_then_ninety_seconds_bound_it(
     won = claimed(ledger, world)
     force(ledger, won.sync_id, claimed_at=after(-80))
     with ledger.write() as connection:
-        assert transitions.renew(connection, [(won.sync_id, won.claim)]) == {(won.sync_id, won.claim)}
+        assert leases.renew(connection, [(won.sync_id, won.claim)]) == {(won.sync_id, won.claim)}
     row = sync_row(ledger, won.sync_id)
     assert (row.lease_until - row.claimed_at).total_seconds() == pytest.approx(90, abs=0.01)
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
+from integrator.ledger.leases import RUN_SECONDS
 from integrator.ledger.schema import State, StepState, steps, syncs
-from integrator.ledger.transitions import RUN_SECONDS
 from tests.model.baton import Actor, Clock
 from tests.model.outside import SETTLE_SECONDS
 
