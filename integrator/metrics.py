@@ -189,9 +189,9 @@ class Meters:
         self._made: dict[str, Any] = {}
         self._seen: dict[tuple[str, str], set[str]] = {}
 
-    def count(self, metric: Metric, amount: float = 1, **labels: str) -> None:
+    def count(self, metric: Metric, by: float = 1, **labels: str) -> None:
         """Raise a counter."""
-        self._one(metric, labels).inc(amount)
+        self._one(metric, labels).inc(by)
 
     def observe(self, metric: Metric, seconds: float, **labels: str) -> None:
         """Put a duration into a histogram; one below zero (two clocks) counts as zero."""
