@@ -237,7 +237,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """Listens on 127.0.0.1 only, with one thread per connection."""
+    """Listens with one thread per connection."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -254,6 +254,7 @@ def main() -> None:
         prog="python -m sandbox.erp", description="A management system to test against."
     )
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen at; default 127.0.0.1")
     parser.add_argument("--file", type=Path, required=True, help="the SQLite file, made when missing")
     parser.add_argument("--token", help="the only token taken; without it any is")
     options = parser.parse_args()
@@ -261,7 +262,7 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # before any thread begins, so that only sigwait sees them
     system = System(options.file, options.token)
     handler = type("SystemHandler", (Handler,), {"system": system})
-    with Server(("127.0.0.1", options.port), handler) as server:
+    with Server((options.host, options.port), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         print(f"ready http://127.0.0.1:{server.server_address[1]}", flush=True)
         signal.sigwait(ends)

@@ -11,6 +11,7 @@ that begin with `progress`, and `done` with a report in JSON; `--help` tells the
 
 import argparse
 import json
+import os
 import signal
 import statistics
 import sys
@@ -48,12 +49,13 @@ class ShopSimulation:
         secret: str = "sandbox-webhook-secret",  # noqa: S107 - made up
         access_token: str = "sandbox-access-token",  # noqa: S107 - made up
         domain: str = "sandbox.myshopify.com",
+        host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
         self.lives = tuple(lives(orders, seed=seed))
         self.secret, self.access_token, self.domain = secret, access_token, domain
         self.state = ShopState(self.lives)
-        self.server = ShopServer(self.state, access_token, port=port, domain=domain)
+        self.server = ShopServer(self.state, access_token, host, port, domain=domain)
         self._senders: list[Sender] = []
 
     @property
@@ -166,7 +168,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGINT, leave)
     shop = ShopSimulation(
-        given.orders, seed=given.seed, secret=given.secret, access_token=given.token, port=given.port
+        given.orders,
+        seed=given.seed,
+        secret=given.secret,
+        access_token=given.token,
+        host=given.host,
+        port=given.port,
     )
     with shop:
         if given.facts:
@@ -203,10 +210,18 @@ def _send(shop: ShopSimulation, given: argparse.Namespace, over: threading.Event
 
 
 def _parser() -> argparse.ArgumentParser:
+    given = os.environ.get
     parser = argparse.ArgumentParser(prog="python -m sandbox.shop", description="A made-up Shopify shop.")
-    parser.add_argument("--receiver", help="where the webhooks go; without it only the API is served")
-    parser.add_argument("--secret", default="sandbox-webhook-secret", help="what signs the webhooks")
-    parser.add_argument("--token", default="sandbox-access-token", help="what the API asks for")
+    parser.add_argument(
+        "--receiver",
+        default=given("SANDBOX_RECEIVER"),
+        help="where the webhooks go; without it, and without SANDBOX_RECEIVER, only the API is served",
+    )
+    secret = given("SANDBOX_WEBHOOK_SECRET", "sandbox-webhook-secret")
+    parser.add_argument("--secret", default=secret, help="what signs the webhooks; else SANDBOX_WEBHOOK_SECRET")
+    token = given("SANDBOX_TOKEN", "sandbox-access-token")
+    parser.add_argument("--token", default=token, help="what the API asks for; else SANDBOX_TOKEN")
+    parser.add_argument("--host", default="127.0.0.1", help="of the API; default 127.0.0.1")
     parser.add_argument("--orders", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--port", type=int, default=0, help="of the API; 0 takes a free one")
