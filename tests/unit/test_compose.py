@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from integrator.config import Settings
+from integrator.readiness import BUDGET_PERCENT
 from tasks.app import SHUTDOWN_SECONDS
 from tasks.queues import QUEUES
 
@@ -125,8 +126,10 @@ def test_given_a_service_that_stops_when_it_takes_all_its_time_then_it_is_not_ki
 def test_given_all_processes_when_their_pools_are_full_then_the_database_has_connections_left() -> None:
     pool = Settings.model_fields["ledger_pool_size"].default
     (most,) = re.findall(r"max_connections=(\d+)", " ".join(services()["postgres"]["command"]))
-    processes = int(services()["web"]["environment"]["INTEGRATOR_WEB_PROCESSES"]) + len(QUEUES) + 1
-    assert processes * pool <= 0.8 * int(most)
+    given = services()["web"]["environment"]
+    counted = int(given["INTEGRATOR_LEDGER_PROCESSES"])
+    assert int(given["INTEGRATOR_WEB_PROCESSES"]) + len(QUEUES) + 1 <= counted
+    assert counted * pool * 100 <= int(most) * BUDGET_PERCENT
 
 
 # The image
