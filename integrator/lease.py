@@ -22,12 +22,13 @@ RENEW_SECONDS = 10
 class Lease:
     """One claim's lease as its worker sees it: never longer than the database's view of it.
 
-    `asked_at` is the process's boot clock before the claim was sent.
+    `asked_at` is the process's boot clock before the claim was sent. `names` is what the log calls its sync by.
     """
 
     def __init__(self, claimed: Claimed, asked_at: float, *, clock: Callable[[], float] = boottime) -> None:
         self.sync_id = claimed.sync_id
         self.claim = claimed.claim
+        self.names = claimed.names
         self._clock = clock
         self._ends = asked_at + LEASE_SECONDS
         self._last = asked_at + RUN_SECONDS
@@ -111,6 +112,11 @@ class LeaseKeeper:
         """The (sync id, claim) pairs that this process works on."""
         with self._lock:
             return sorted(self._held)
+
+    def leases(self) -> list[Lease]:
+        """The leases of what this process works on."""
+        with self._lock:
+            return [self._held[pair] for pair in sorted(self._held)]
 
     def renew_all(self) -> None:
         """Renew what is held; what the ledger does not confirm is lost. Raises SQLAlchemyError."""

@@ -7,9 +7,11 @@ packages' records stands the template, and of their arguments only what can't ho
 
 import json
 import logging
+import re
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,8 +24,13 @@ Bound = structlog.stdlib.BoundLogger
 HIDDEN = "…"
 """What stands for an argument of another package's record: it may be an address with its query, or a message."""
 
-NOISY = ("botocore", "boto3", "urllib3", "alembic", "kombu")
-"""Packages of whose work only warnings are news."""
+NOISY = ("botocore", "boto3", "urllib3", "alembic", "kombu", "celery.worker.strategy")
+"""Packages of whose work only warnings are news. The last says of each message that it came, before anybody knows
+whose it is; what becomes of it is said by the run, and by Celery's own line at its end.
+"""
+
+REASON_LIMIT = 300
+"""Characters of an error's own sentence that a line has."""
 
 _SPEAKS_OF_ITSELF = ("celery", "gunicorn")
 """Packages whose news (not their warnings, nor what they say for debugging) tell of themselves only."""
@@ -69,6 +76,17 @@ def configure(level: str) -> None:
     _catch_strays()
 
 
+def sentence(text: str) -> str:
+    """An error's own sentence, fit for a line: by our rules it holds no personal data, and a connector's may err.
+
+    So what looks like an e-mail address is hidden, and a long one is cut.
+    """
+    return _ADDRESS.sub(HIDDEN, text[:REASON_LIMIT])
+
+
+_ADDRESS = re.compile(r"[^\s\"'<>(),;:]+@[^\s\"'<>(),;:]+")
+
+
 def _catch_strays() -> None:
     """What Python would print with its text, if nobody caught it, becomes a line like any other."""
     log = get_logger(__name__)
@@ -84,7 +102,19 @@ def _catch_strays() -> None:
         name = args.thread.name if args.thread else None
         log.critical("thread_died", thread=name, **describe(args.exc_type, args.exc_traceback))
 
-    sys.excepthook, threading.excepthook = at_the_top, in_a_thread
+    def of_python(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        *_: Any,
+        **__: Any,
+    ) -> None:
+        of_itself = category.__module__.partition(".")[0] in _SPEAKS_OF_ITSELF
+        said = {"reason": " ".join(str(message).split())} if of_itself else {}
+        log.warning("python_warning", category=category.__qualname__, where=f"{filename}:{lineno}", **said)
+
+    sys.excepthook, threading.excepthook, warnings.showwarning = at_the_top, in_a_thread, of_python
 
 
 def _as_json(_logger: WrappedLogger, _name: str, event: EventDict) -> str:

@@ -5,14 +5,14 @@ import threading
 from typing import Any
 
 from celery import Celery
-from celery.signals import celeryd_after_setup, setup_logging, worker_init, worker_shutting_down
+from celery.signals import celeryd_after_setup, celeryd_init, setup_logging, worker_init, worker_shutting_down
 
 from integrator import readiness
 from integrator.config import settings
 from integrator.ledger.engine import Ledger
 from integrator.logs import configure, get_logger
 from integrator.monitor import PortTaken
-from tasks import health, startup
+from tasks import health, startup, terminal
 from tasks.pool import FairPool
 
 log = get_logger(__name__)
@@ -23,6 +23,13 @@ SHUTDOWN_SECONDS = 25
 readiness.settings_or_exit()  # before Celery asks for its own, in whose midst nobody could tell it
 app = Celery("integrator")
 app.config_from_object("celeryconfig")
+
+
+@celeryd_init.connect
+def _log_from_the_first_line(instance: Any, **_: Any) -> None:
+    """Celery warns of root, and makes itself ready, before it sets up logging."""
+    configure(settings().log_level)
+    terminal.silence(instance)
 
 
 @setup_logging.connect

@@ -16,7 +16,7 @@ from integrator.ledger import access, transitions
 from integrator.ledger.engine import UNREACHABLE
 from integrator.ledger.records import Claimed, Failure
 from integrator.ledger.schema import State
-from integrator.logs import get_logger
+from integrator.logs import get_logger, sentence
 from integrator.metrics import ATTEMPTS, DONE_SECONDS, UNKNOWN, meters
 from integrator.retry import THROTTLED_LIMIT, Outcome, Verb, decide
 from integrator.secrets import SecretsError
@@ -144,6 +144,7 @@ class End:
             outcome=outcome.verb.value,
             error_class=error.error_class,
             fingerprint=error.fingerprint,
+            reason=sentence(error.message),
             side=error.side.value,
             claim=self.claimed.claim,
         )

@@ -40,15 +40,16 @@ class Process:
 
     def give_back(self) -> None:
         """Release what this process still works on, by claim number: its runs are fenced off from then on."""
-        for sync_id, claim in self.leases.held():
+        for lease in self.leases.leases():
+            about = {"sync_id": lease.sync_id, "claim": lease.claim, **lease.names}
             try:
                 with self.ledger.write() as connection:
-                    given = release(connection, sync_id, claim)
+                    given = release(connection, lease.sync_id, lease.claim)
             except SQLAlchemyError as error:
                 # Its lease ends by itself, and the scheduler takes it over.
-                log.warning("sync_not_given_back", sync_id=sync_id, claim=claim, error=type(error).__name__)
+                log.warning("sync_not_given_back", error=type(error).__name__, **about)
             else:
-                log.info("sync_given_back", sync_id=sync_id, claim=claim, released=given)
+                log.info("sync_given_back", released=given, **about)
 
     def unring(self, bells: Iterable[tuple[str, int]]) -> int:
         """Put syncs that were rung, but not started, back to pending; how many. Raises SQLAlchemyError."""

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from integrator.clock import boottime
 from integrator.config import settings
 from integrator.dispatch import Dispatcher
+from integrator.ledger import access
 from integrator.ledger.engine import Ledger
 from integrator.ledger.retention import OldAttempts, drop_old_deliveries, drop_old_keys, empty_old_requests
 from integrator.ledger.transitions import take_over
@@ -103,8 +104,9 @@ def take_over_expired(ledger: Ledger) -> int:
     """Take the runs of vanished workers over (C4); how many."""
     with ledger.write() as connection:
         taken = take_over(connection, random.random())  # noqa: S311
+        named = access.names(connection, [sync_id for sync_id, _ in taken]) if taken else {}
     for sync_id, state in taken:
-        log.warning("worker_vanished", sync_id=sync_id, state=state)
+        log.warning("worker_vanished", sync_id=sync_id, state=state, **named.get(sync_id, {}))
     return len(taken)
 
 

@@ -1,13 +1,14 @@
 """The base of all sync tasks: claim by id, keep the lease, map the outcome, tell the gate, ring the next."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from celery import Task
 from celery.exceptions import Ignore, Retry
-from structlog.contextvars import bind_contextvars, bound_contextvars
+from sqlalchemy import Connection
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from integrator import failpoints
 from integrator.clock import boottime
@@ -36,7 +37,11 @@ class SyncTask(Task):  # type: ignore[misc] # Celery has no types
     ignore_result = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
-        """Run the task. What is raised says no more than a class: Celery logs it, and puts it into events."""
+        """Run the task. What is raised says no more than a class: Celery logs it, and puts it into events.
+
+        What its lines are about stays bound until the thread's next task: Celery writes a line after the end.
+        """
+        clear_contextvars()
         try:
             self.run(*args, **kwargs)
         except (Ignore, Retry, Held):
@@ -56,24 +61,23 @@ class SyncTask(Task):  # type: ignore[misc] # Celery has no types
         sync is done, or its gate is shut.
         """
         here = process()
-        with bound_contextvars(tenant=tenant, sync_id=sync_id, correlation_id=None):
-            claimed, asked_at = _claim(here, tenant, sync_id)
-            failpoints.fire("worker.claimed")
-            signal: Exception | None = None
-            with here.leases.keep(claimed, asked_at) as lease:
-                end = End(here, claimed, lease)
-                try:
-                    with here.ledger.read() as connection:
-                        assignment = access.assignment(connection, sync_id, here.ring)
-                    bind_contextvars(correlation_id=assignment.correlation_id)
-                    run = Run(here.ledger, assignment, claimed, lease)
-                    end.run = run
-                    yield run
-                    end.succeed(run)
-                except Exception as error:  # noqa: BLE001 - judged, recorded and logged there
-                    signal = end.fail(error)
-            if not here.leases.draining:  # else the process may end between marking and publishing
-                here.dispatcher.request(claimed.gate_id)
+        bind_contextvars(tenant=tenant, sync_id=sync_id)
+        claimed, asked_at = _claim(here, tenant, sync_id)
+        failpoints.fire("worker.claimed")
+        signal: Exception | None = None
+        with here.leases.keep(claimed, asked_at) as lease:
+            end = End(here, claimed, lease)
+            try:
+                with here.ledger.read() as connection:
+                    assignment = access.assignment(connection, sync_id, here.ring)
+                run = Run(here.ledger, assignment, claimed, lease)
+                end.run = run
+                yield run
+                end.succeed(run)
+            except Exception as error:  # noqa: BLE001 - judged, recorded and logged there
+                signal = end.fail(error)
+        if not here.leases.draining:  # else the process may end between marking and publishing
+            here.dispatcher.request(claimed.gate_id)
         if signal is not None:
             raise signal from None
 
@@ -81,22 +85,35 @@ class SyncTask(Task):  # type: ignore[misc] # Celery has no types
 def _claim(here: Process, tenant: str, sync_id: int) -> tuple[Claimed, float]:
     """Claim, waiting for a ledger that can't be reached.
 
-    Raises Ignore when there is nothing to do, and Retry when it waited in vain: the scheduler rings again.
+    Raises Ignore when there is nothing to do, and Retry when it waited in vain: the scheduler rings again. Nobody
+    knows the order's correlation id while the ledger can't be reached: those lines have the sync's id only.
     """
     give_up = boottime() + CLAIM_SECONDS
+    waited_for_ledger = False
     while True:
         asked_at = boottime()
         try:
             with here.ledger.write() as connection:
                 claimed = transitions.claim(connection, tenant, sync_id, worker=here.name)
+                named = claimed.names if claimed else _named(connection, tenant, sync_id)
         except UNREACHABLE as error:
             log.warning("claim_failed", error=type(error).__name__)
             if boottime() > give_up or here.leases.draining:
                 waited = RetryLater(f"ledger unreachable {type(error).__name__}")
                 raise Retry("runs again later", exc=waited, when=LEASE_SECONDS) from None
             time.sleep(CLAIM_RETRY_SECONDS)
+            waited_for_ledger = True
             continue
+        bind_contextvars(**named)
+        if waited_for_ledger:
+            log.info("ledger_reached", claimed=claimed is not None)
         if claimed is None:
             log.info("nothing_to_claim")
             raise Ignore
         return claimed, asked_at
+
+
+def _named(connection: Connection, tenant: str, sync_id: int) -> Mapping[str, str | None]:
+    """What the log calls a sync by that is not ours to claim; nothing for another tenant's, or for none."""
+    named = access.names(connection, [sync_id]).get(sync_id, {})
+    return named if named.get("tenant") == tenant else {}

@@ -4,6 +4,7 @@ import io
 import logging
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -44,6 +45,7 @@ def log_lines(level: str = "DEBUG") -> Iterator[Lines]:
     with (
         mock.patch.object(sys, "excepthook"),
         mock.patch.object(threading, "excepthook"),
+        mock.patch.object(warnings, "showwarning"),
         mock.patch.object(logging, "raiseExceptions", True),
         mock.patch.object(sys, "stderr", written.output),
     ):

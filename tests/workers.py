@@ -133,7 +133,6 @@ class Plant:
             "INTEGRATOR_SECRET_KEYS": self.keys,
             "INTEGRATOR_SQS_ENDPOINT_URL": self.sqs_url,
             "PYTHONUNBUFFERED": "1",
-            "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges",
         }
 
     def apply(self) -> None:

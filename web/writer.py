@@ -163,6 +163,7 @@ class Writer:
             tenant=shop.tenant,
             shop=shop.slug,
             topic=delivery.topic,
+            external_id=delivery.external_id,
             sync_id=accepted.sync_id,
             version=accepted.version,
             duplicate=accepted.duplicate,

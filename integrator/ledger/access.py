@@ -1,6 +1,6 @@
 """What the receiver and the workers read of the configuration: a shop by its key, all that a run needs."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -43,6 +43,18 @@ def find_shop(connection: Connection, key: str, ring: KeyRing) -> ShopRow | None
     secrets = tuple(webhook) if isinstance(webhook, list) else (webhook,)
     active = row.active and row.tenant_active
     return ShopRow(row.id, row.gate_id, row.tenant, row.slug, row.platform, active, secrets, row.config)
+
+
+def names(connection: Connection, sync_ids: Collection[int]) -> dict[int, dict[str, str]]:
+    """What the log calls syncs by: tenant, external_id and correlation_id, by the sync's id."""
+    rows = connection.execute(
+        select(syncs.c.id, tenants.c.slug, syncs.c.external_id, syncs.c.correlation_id)
+        .join(shops, syncs.c.shop_id == shops.c.id)
+        .join(tenants, shops.c.tenant_id == tenants.c.id)
+        .where(syncs.c.id.in_(sync_ids))
+    )
+    columns = ("tenant", "external_id", "correlation_id")
+    return {sync_id: dict(zip(columns, named, strict=True)) for sync_id, *named in rows}
 
 
 def ended_alike(connection: Connection, sync_id: int, error_class: str, *, at_most: int = 32) -> int:

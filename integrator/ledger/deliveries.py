@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
+from operator import eq
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, or_, select
+from sqlalchemy import Connection, and_, func, insert, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from integrator.clock import now
@@ -35,7 +36,7 @@ def accept(connection: Connection, batch: Sequence[Delivery]) -> list[Accepted]:
     groups = [list(group) for _, group in groupby(ordered, key=lambda n: batch[n].sync_key)]
     results = [Accepted(None, None, None)] * len(batch)
     if not groups:
-        return results
+        return _name_duplicates(connection, batch, results)
     raised = raise_wanted(connection, ([batch[number] for number in group] for group in groups))
     rows = []
     for group in groups:
@@ -44,7 +45,23 @@ def accept(connection: Connection, batch: Sequence[Delivery]) -> list[Accepted]:
             results[number] = Accepted(sync.id, version, sync.correlation_id)
             rows.append(_row(batch[number], sync.id, version))
     connection.execute(insert(deliveries).values(received_at=now()), rows)
-    return results
+    return _name_duplicates(connection, batch, results)
+
+
+def _name_duplicates(connection: Connection, batch: Sequence[Delivery], results: list[Accepted]) -> list[Accepted]:
+    """Give duplicates the correlation id of what they repeat: an event's key names its order, hence its sync."""
+    again = {batch[number].sync_key for number, result in enumerate(results) if result.duplicate}
+    if not again:
+        return results
+    key = (syncs.c.gate_id, syncs.c.shop_id, syncs.c.kind, syncs.c.external_id)
+    rows = connection.execute(
+        select(*key, syncs.c.correlation_id).where(or_(*(and_(*map(eq, key, one)) for one in sorted(again))))
+    )
+    named = {tuple(one): correlation_id for *one, correlation_id in rows}
+    return [
+        Accepted(None, None, named.get(batch[number].sync_key)) if result.duplicate else result
+        for number, result in enumerate(results)
+    ]
 
 
 def _row(delivery: Delivery, sync_id: int, version: int) -> dict[str, Any]:

@@ -67,7 +67,10 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Accepted:
-    """What became of a delivery: the sync and its new version, or None for a duplicate."""
+    """What became of a delivery: the sync and its new version, or None for a duplicate.
+
+    A duplicate's correlation id is that of the deliveries that it repeats.
+    """
 
     sync_id: int | None
     version: int | None
@@ -81,7 +84,7 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Claimed:
-    """What a claim won: its number, the version to reach, and what failed so far.
+    """What a claim won: its number, the version to reach, what failed so far, and what the log calls it by.
 
     `waited_seconds`: from the newest delivery to the claim, by the database's clock.
     """
@@ -93,6 +96,13 @@ class Claimed:
     attempts: int
     throttled: int
     waited_seconds: float = 0.0
+    external_id: str | None = None
+    correlation_id: str | None = None
+
+    @property
+    def names(self) -> dict[str, str | None]:
+        """What the log calls its sync by, beside its id."""
+        return {"external_id": self.external_id, "correlation_id": self.correlation_id}
 
 
 @dataclass(frozen=True)

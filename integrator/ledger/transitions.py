@@ -230,7 +230,7 @@ def _of_tenant(tenant: str) -> ColumnElement[bool]:
     return exists(owner.where(shops.c.id == syncs.c.shop_id, tenants.c.slug == tenant))
 
 
-_CLAIMED = ("gate_id", "claim", "wanted", "attempts", "throttled")
+_CLAIMED = ("gate_id", "claim", "wanted", "attempts", "throttled", "external_id", "correlation_id")
 
 
 def claim(connection: Connection, tenant: str, sync_id: int, *, worker: str) -> Claimed | None:

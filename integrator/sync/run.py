@@ -138,16 +138,16 @@ class Run:
             )
         )
 
-    def apply(self, step_id: int, receipt: Receipt, *, verify_after: float | None = None) -> None:
+    def apply(self, step: Step, receipt: Receipt, *, verify_after: float | None = None) -> None:
         """Record that a step happened; look again after `verify_after` seconds (S2)."""
         claim = self.claimed.claim
         self.write(
             lambda connection: steps.apply(
-                connection, self.sync_id, claim, step_id, receipt, verify_after=verify_after
+                connection, self.sync_id, claim, step.step_id, receipt, verify_after=verify_after
             )
         )
         self.progressed = True
-        log.info("step_applied", sync_id=self.sync_id, claim=claim, step_id=step_id)
+        log.info("step_applied", sync_id=self.sync_id, claim=claim, step_id=step.step_id, kind=step.kind.value)
 
     def adopt(self, kind: StepKind, key: str, receipt: Receipt, *, digest: str) -> None:
         """Record an effect that a restored ledger has forgotten."""

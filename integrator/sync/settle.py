@@ -69,7 +69,7 @@ def _send(run: Run, erp: ErpSide, step: Step) -> Receipt:
 
 
 def _applied(run: Run, erp: ErpSide, step: Step, receipt: Receipt) -> None:
-    run.apply(step.step_id, receipt, verify_after=_last_look_after(erp, step))
+    run.apply(step, receipt, verify_after=_last_look_after(erp, step))
 
 
 def _refused(run: Run, erp: ErpSide, step: Step) -> None:
@@ -115,7 +115,7 @@ def _settle_by_repeat(run: Run, erp: ErpSide, step: Step) -> None:
         else:
             run.doubt(step.step_id)
         raise
-    run.apply(step.step_id, receipt)
+    run.apply(step, receipt)
 
 
 def _look_at_once(run: Run, erp: ErpSide, step_id: int, cause: Transient) -> None:
@@ -148,7 +148,7 @@ def _found(run: Run, erp: ErpSide, step: Step) -> bool:
     elif receipt is not None:
         # What was sent more than once may have been done twice: it needs the last look, however it was found.
         again = erp.settle_seconds if step.kind in MADE and step.sends > 1 else None
-        run.apply(step.step_id, receipt, verify_after=again)
+        run.apply(step, receipt, verify_after=again)
     elif step.kind is StepKind.CREATE and found:
         raise not_ours(run, found[0])
     return receipt is not None
@@ -225,7 +225,7 @@ def _take_last_look(run: Run, erp: ErpSide, step: Step, found: list[Found]) -> N
         run.verified(step.step_id)
     else:
         # A person kept the other of two, or what had been given up came late after all: that is the one now.
-        run.apply(step.step_id, there)
+        run.apply(step, there)
         if _undo_elsewhere(run, erp, step, found) or given_up:
             at = step.verify_at or step.settles_at
             raise Settling(f"{there.remote_id} came late for {reference(run)}.", not_before=at)

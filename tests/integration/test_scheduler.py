@@ -167,7 +167,10 @@ def test_c4_given_expired_runs_when_swept_then_taken_over_once_and_told(ledger: 
     assert [scheduler.take_over_expired(ledger), scheduler.take_over_expired(ledger)] == [1, 0]
     assert [sync_row(ledger, sync_id).state for sync_id in (expired, alive)] == [State.PENDING, State.RUNNING]
     (line,) = lines.named("worker_vanished")
+    row = sync_row(ledger, expired)
+    named = (line["tenant"], line["external_id"], line["correlation_id"])
     assert (line["sync_id"], line["state"]) == (expired, "pending")
+    assert named == ("acme", row.external_id, row.correlation_id)
 
 
 @pytest.mark.parametrize(

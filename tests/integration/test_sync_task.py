@@ -26,7 +26,8 @@ from integrator.retry import decide
 from integrator.secrets import KeyRing, key_ring, new_key
 from integrator.sync import orders
 from integrator.sync import run as sync_run
-from tasks import outcome, sync_task
+from tasks import outcome, pool, sync_task
+from tasks import process as process_module
 from tasks.orders import sync_order
 from tasks.process import Process
 from tests.log_lines import Lines, log_lines
@@ -718,17 +719,61 @@ def test_given_a_run_when_it_logs_then_each_line_has_the_orders_correlation_id_a
     stage.erp.script = fail(errors.Transient("503"))
     _, row = stage.end()
     mine = [line for line in lines() if line.get("sync_id") == row.id]
-    assert {line["event"] for line in mine} >= {"run_ended"}
-    assert {(line["correlation_id"], line["tenant"]) for line in mine} == {(row.correlation_id, "acme")}
+    ending = "Task tasks.orders.sync_order[1:1] retry: runs again later"
+    assert {line["event"] for line in mine} >= {"run_ended", ending}
+    named = {(line["correlation_id"], line["external_id"], line["tenant"]) for line in mine}
+    assert named == {(row.correlation_id, "1001", "acme")}
     (ended,) = lines.named("run_ended")
-    assert (ended["error_class"], ended["side"], ended["claim"]) == ("Transient", "erp", 1)
+    assert (ended["error_class"], ended["reason"], ended["side"], ended["claim"]) == ("Transient", "503", "erp", 1)
     stage.run(12_345)
     (nothing,) = lines.named("nothing_to_claim")
-    assert (nothing["correlation_id"], nothing["sync_id"]) == (None, 12_345)
+    assert (nothing["sync_id"], "correlation_id" in nothing, "external_id" in nothing) == (12_345, False, False)
+
+
+def test_given_a_bell_for_what_is_done_when_it_logs_then_with_the_orders_correlation_id(
+    stage: Stage, lines: Lines
+) -> None:
+    _, row = stage.end()
+    (applied,) = lines.named("step_applied")
+    assert (applied["kind"], applied["external_id"]) == ("create", "1001")
+    stage.run(row.id)
+    (nothing,) = lines.named("nothing_to_claim")
+    assert (nothing["correlation_id"], nothing["external_id"]) == (row.correlation_id, "1001")
+    stage.run(row.id, tenant="globex")
+    assert "correlation_id" not in lines.named("nothing_to_claim")[1], "another tenant's message learns nothing"
+
+
+def test_given_a_ledger_that_is_away_when_it_is_reached_then_a_line_ties_the_wait_to_the_order(
+    stage: Stage, lines: Lines
+) -> None:
+    sync_id = stage.queue()
+    stage.ledger.failures = 2
+    stage.run(sync_id)
+    assert [line["sync_id"] for line in lines.named("claim_failed")] == [sync_id] * 2
+    (reached,) = lines.named("ledger_reached")
+    row = sync_row(stage.ledger, sync_id)
+    assert (reached["sync_id"], reached["correlation_id"], reached["claimed"]) == (
+        sync_id,
+        row.correlation_id,
+        True,
+    )
+
+
+def test_given_an_error_whose_sentence_names_a_person_when_it_logs_then_the_address_is_hidden(
+    stage: Stage, lines: Lines
+) -> None:
+    stage.erp.script = fail(errors.Rejected(f"<{PERSONAL}> is blocked; {'x' * 400}"))
+    _, row = stage.end()
+    (ended,) = lines.named("run_ended")
+    assert ended["reason"].startswith("<…> is blocked; xxx")
+    assert len(ended["reason"]) <= 300
+    assert PERSONAL in row.error_message, "the ledger keeps it as it was"
 
 
 @BOTH
-def test_given_a_process_that_gives_back_when_its_run_goes_on_then_it_is_fenced_off(stage: Stage) -> None:
+def test_given_a_process_that_gives_back_when_its_run_goes_on_then_it_is_fenced_off(
+    stage: Stage, lines: Lines
+) -> None:
     sync_id = stage.queue()
 
     def script(moment: str, _request: Request | None) -> None:
@@ -740,6 +785,22 @@ def test_given_a_process_that_gives_back_when_its_run_goes_on_then_it_is_fenced_
     row = sync_row(stage.ledger, sync_id)
     assert (row.state, row.attempts, row.vanished) == (State.PENDING, 0, 0)
     assert stage.attempts() == [("released", None)]
+    (given,) = lines.named("sync_given_back")
+    assert (given["sync_id"], given["correlation_id"]) == (sync_id, row.correlation_id)
+
+
+@pytest.mark.parametrize(("failures", "state"), [(0, State.PENDING), (1, State.QUEUED)])
+def test_p6_given_bells_that_did_not_start_when_the_pool_closes_then_pending_or_left_to_the_scheduler(
+    stage: Stage, lines: Lines, monkeypatch: pytest.MonkeyPatch, failures: int, state: State
+) -> None:
+    monkeypatch.setattr(process_module, "process", lambda: stage.here)
+    sync_id = stage.queue()
+    pool.give_back([])
+    stage.ledger.failures = failures
+    pool.give_back([("acme", sync_id)])
+    assert (sync_row(stage.ledger, sync_id).state, stage.ledger.failures) == (state, 0)
+    told = lines.named("bells_not_given_back" if failures else "bells_given_back")
+    assert [line["count"] for line in told] == [1]
 
 
 def test_given_a_ledger_that_is_away_when_giving_back_then_it_is_left_to_the_scheduler(stage: Stage) -> None:

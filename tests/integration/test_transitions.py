@@ -1,6 +1,7 @@
 """The transitions of a sync, on both databases. Each test names the rule that it holds (PROTOCOL)."""
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -86,6 +87,10 @@ def test_given_the_same_event_twice_when_kept_then_one_is_a_duplicate(ledger: Le
     first, second = deliver(ledger, twice, twice)
     (third,) = deliver(ledger, twice)
     assert [first.duplicate, second.duplicate, third.duplicate] == [False, True, True]
+    named = {first.correlation_id, second.correlation_id, third.correlation_id}
+    assert named == {twice.correlation_id}
+    (fourth,) = deliver(ledger, replace(twice, correlation_id="fresh"))
+    assert (fourth.duplicate, fourth.correlation_id) == (True, twice.correlation_id)
     assert first.sync_id is not None
     assert sync_row(ledger, first.sync_id).wanted == 1
 

@@ -4,18 +4,22 @@ import json
 import logging
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from billiard.einfo import ExceptionInfo
 from celery.app.trace import TraceInfo
+from celery.exceptions import SecurityWarning
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 from structlog.contextvars import bound_contextvars
 
 from integrator import logs
+from tasks import terminal
 from tasks.orders import sync_order
 from tests.log_lines import Lines, log_lines
 
@@ -202,6 +206,50 @@ def test_given_a_value_that_can_not_be_written_when_logged_then_it_is_lost_and_n
 
     logs.get_logger("x").info("odd", value=Unprintable())
     assert lines.raw() == []
+
+
+def test_given_a_warning_when_python_would_print_it_then_a_line_with_its_class_and_place(lines: Lines) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = logs_showwarning = warnings.showwarning
+        warnings.warn(f"odd value {PERSONAL}", UserWarning, stacklevel=1)
+        warnings.warn(SecurityWarning("You run as\n  root"), stacklevel=1)
+    assert logs_showwarning is not None
+    ours, celerys = lines.named("python_warning")
+    assert (ours["category"], "reason" in ours) == ("UserWarning", False)
+    assert "test_logs.py:" in ours["where"]
+    assert (celerys["category"], celerys["reason"]) == ("SecurityWarning", "You run as root")
+    assert PERSONAL not in str(lines())
+
+
+def test_given_what_celery_says_in_a_signal_handler_then_one_line_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "log").open("w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        terminal.say("worker: Warm shutdown\n(MainProcess)", sys.stdout)
+    (line,) = (json.loads(line) for line in (tmp_path / "log").read_text().splitlines())
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {
+        "event": "worker: Warm shutdown\n(MainProcess)",
+        "level": "info",
+        "logger": "celery.apps.worker",
+    }
+    monkeypatch.setattr(sys, "stderr", None)
+    terminal.say("nobody hears it")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("create was answered 422", "create was answered 422"),
+        ("no SKU MUG-1@2", "no SKU …"),
+        ('"ana.b+c@example.com", <x@y>', '"…", <…>'),
+        ("a" * 400, "a" * 300),
+    ],
+)
+def test_given_an_errors_sentence_then_no_address_and_no_more_than_a_line_takes(text: str, said: str) -> None:
+    assert logs.sentence(text) == said
 
 
 @pytest.mark.parametrize("level", ["DEBUG", "INFO", "ERROR"])
