@@ -49,7 +49,7 @@ PROBE_SIZE = 10
 class Publish(Protocol):
     """Rings the bell for each sync; returns those whose message certainly or possibly did not go out.
 
-    It takes at most about 3 s, retries nothing and raises nothing.
+    It begins no message after 3 s, and each ends within its own timeouts; it retries nothing and raises nothing.
     """
 
     def __call__(self, rung: list[Rung], /) -> list[Rung]:

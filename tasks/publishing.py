@@ -2,6 +2,7 @@
 
 from celery import Celery
 
+from integrator.clock import boottime
 from integrator.config import settings
 from integrator.dispatch import Publish
 from integrator.ledger.records import Rung
@@ -14,15 +15,21 @@ log = get_logger(__name__)
 POOL_TIMEOUT_SECONDS = 3
 """How long to wait for a connection to publish on."""
 
+PUBLISH_SECONDS = 3.0
+"""After how long no further message of a batch is begun (P3): what is left is put back, as if it had failed."""
+
 
 def publisher(celery: Celery = app) -> Publish:
     """A function that publishes one message per sync and returns those that failed."""
 
     def publish(rung: list[Rung]) -> list[Rung]:
-        sent = 0
+        sent, give_up = 0, boottime() + PUBLISH_SECONDS
         try:
             with celery.producer_pool.acquire(block=True, timeout=POOL_TIMEOUT_SECONDS) as producer:
                 for one in rung:
+                    if boottime() > give_up:
+                        log.warning("publish_slow", left=len(rung) - sent, sent=sent)
+                        return rung[sent:]
                     _send(celery, producer, one)
                     sent += 1
         except Exception as error:  # noqa: BLE001 - whatever the way to the broker throws, the ledger rings again

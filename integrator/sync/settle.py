@@ -104,7 +104,8 @@ def settle(run: Run, erp: ErpSide) -> None:
 def _settle_by_repeat(run: Run, erp: ErpSide, step: Step) -> None:
     """Send the same bytes under the same key: the system answers what it answered, or does it now.
 
-    That it refuses them now says nothing of the first time, before that can't come any more.
+    That it refuses them now says nothing of the first time, before that can't come any more. Then nothing has
+    happened, and the plan is made from what the shop says now: it may have put right what was refused.
     """
     run.resend(step.step_id)
     try:
@@ -112,8 +113,8 @@ def _settle_by_repeat(run: Run, erp: ErpSide, step: Step) -> None:
     except IntegratorError as error:
         if isinstance(error, DECIDED) and step.settled:
             run.refuse(step.step_id)
-        else:
-            run.doubt(step.step_id)
+            return
+        run.doubt(step.step_id)
         raise
     run.apply(step, receipt)
 

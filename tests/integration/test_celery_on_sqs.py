@@ -142,6 +142,15 @@ def test_p3_given_an_endpoint_that_fails_midway_when_published_then_the_rest_com
     assert depth(broker)["visible"] == 2
 
 
+def test_p3_given_an_endpoint_that_answers_slowly_when_published_then_what_is_left_after_3_s_comes_back(
+    broker: str, celery: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = iter([0.0, 1.0, 2.9, 3.1])
+    monkeypatch.setattr("tasks.publishing.boottime", lambda: next(ticks))
+    assert [one.sync_id for one in publisher(celery)(rung(5))] == [3, 4, 5]
+    assert depth(broker)["visible"] == 2
+
+
 # Refusing to start
 
 

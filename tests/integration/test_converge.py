@@ -715,3 +715,25 @@ def test_given_the_ledger_fails_after_the_effect_when_the_lease_stands_then_the_
         bench.converge(run)
     assert bench.states() == [("create", "applied")]
     assert bench.erp.sends() == ["create"]
+
+
+def test_s2_given_keys_when_a_settled_repeat_is_refused_then_what_the_shop_put_right_is_created(
+    bench: Bench,
+) -> None:
+    sync_id = bench.deliver(order())
+    bench.erp.script = fail(IN_DOUBT)
+    bench.fails(sync_id, Transient)
+    bench.settle_now()
+    refused: list[Request] = []
+
+    def refuse_the_first(when: str, request: Request | None) -> None:
+        if when == "before" and request is not None and not refused:
+            refused.append(request)
+            raise errors.Rejected("no")
+
+    bench.erp.script = refuse_the_first
+    bench.deliver(order(minute=1, quantity=2))
+    bench.run(sync_id)
+    assert sync_row(bench.ledger, sync_id).state == State.DONE
+    assert bench.states()[-1] == ("create", "applied")
+    assert len(bench.erp.records) == 1
