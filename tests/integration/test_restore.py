@@ -144,8 +144,9 @@ def test_given_a_step_that_was_refused_since_when_other_bytes_went_out_under_its
     kill_during_send(bench, sync_id, effect=False)
     backup = Backup(bench.ledger)
     bench.settle_now()
-    bench.erp.script = fail(errors.Rejected("no"))
+    bench.erp.script = fail(errors.Rejected("no"), times=2)
     bench.fails(sync_id, errors.Rejected)
+    bench.erp.script = lambda _moment, _request: None
     bench.run(shown(bench, order(quantity=4, minute=1)))
     backup.restore()
 
