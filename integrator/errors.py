@@ -2,7 +2,9 @@
 
 An error carries three texts with different readers:
 
-- `message`: our own sentence, made of identifiers, codes and amounts only. It may be logged.
+- `message`: our own sentence, made of identifiers, codes and amounts only. It is logged (`reason` of `run_ended`,
+  with whatever looks like an e-mail address hidden), so a word of the other side stands in it only if it has the
+  form of one of these: an answer's text belongs to `detail`.
 - `detail`: what the other side said. It may hold personal data, so it goes to the ledger and nowhere else.
 - `remedy`: what a person does now.
 

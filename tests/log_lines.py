@@ -49,8 +49,10 @@ def log_lines(level: str = "DEBUG") -> Iterator[Lines]:
         mock.patch.object(logging, "raiseExceptions", True),
         mock.patch.object(sys, "stderr", written.output),
     ):
+        structlog.contextvars.clear_contextvars()
         logs.configure(level)
         yield written
+    structlog.contextvars.clear_contextvars()
     root.handlers[:] = handlers
     for logger, before in zip(loggers, levels, strict=True):
         logger.setLevel(before)

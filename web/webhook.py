@@ -75,7 +75,14 @@ def delivery_of(webhook: Webhook, shop: ShopRow) -> Delivery | None:
         return _held(webhook, shop, kept, str(error))
     ours = connector.is_from(webhook.headers, shop.config)
     if not ours:
-        log.warning("webhook_names_another_shop", tenant=shop.tenant, shop=shop.slug, topic=identity.topic)
+        log.warning(
+            "webhook_names_another_shop",
+            tenant=shop.tenant,
+            shop=shop.slug,
+            topic=identity.topic,
+            external_id=identity.external_id,
+            correlation_id=webhook.correlation_id,
+        )
     return Delivery(
         shop_id=shop.shop_id,
         gate_id=shop.gate_id,

@@ -107,7 +107,6 @@ def shop() -> Iterator[ShopSimulation]:
 
 @pytest.fixture
 def site(tmp_path: Path, shop: ShopSimulation) -> Iterator[Site]:
-    # Without --quiet, which only the banner would need.
     with System(tmp_path / "system", workers=1, worker_threads=4) as system:
         erp = {
             "slug": "erp",
@@ -157,6 +156,10 @@ def test_given_orders_repeated_failing_held_and_cut_off_when_all_stop_then_each_
 def play(site: Site, shop: ShopSimulation) -> None:
     """Send what there is, let the worker be stopped amid a call, and stop everything."""
     url, worker = site.system.erp_url, site.system.processes["worker-1"]
+    worker.env = {**worker.env, "PYTHONWARNINGS": "default::UserWarning"}
+    worker.argv = [argument for argument in worker.argv if argument != "--quiet"]  # the banner is off without it
+    worker.restart()
+    worker.wait_ready()
     control(url, down=True)
     site.post(order(shop, 0), event="the same")
     until(lambda: site.rows()[str(shop.lives[0].external_id)].attempts == 1)

@@ -202,6 +202,7 @@ def test_given_an_accepted_webhook_when_logged_then_the_line_says_whose_and_noth
             "tenant": "acme",
             "shop": "de",
             "topic": "orders/create",
+            "external_id": "5000000000000000001",
             "sync_id": sync.id,
             "version": 1,
             "duplicate": False,
