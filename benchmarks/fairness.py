@@ -20,10 +20,9 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from benchmarks.pools import CELERY, QUEUE
+from benchmarks.pools import CELERY, QUEUE, first_deliveries
 from integrator.ledger.deliveries import accept
 from integrator.ledger.engine import Ledger
-from integrator.ledger.records import Delivery
 from integrator.ledger.schema import State, attempts, shops, syncs, tenants
 from sandbox.shop import ShopSimulation
 from sandbox.system import System
@@ -54,21 +53,7 @@ def deliver(ledger: Ledger, shop: ShopSimulation, tenant: str, numbers: range) -
     with ledger.write() as connection:
         mine = select(shops.c.id, shops.c.gate_id).join(tenants, shops.c.tenant_id == tenants.c.id)
         row = connection.execute(mine.where(tenants.c.slug == tenant)).one()
-        batch = [
-            Delivery(
-                shop_id=row.id,
-                gate_id=row.gate_id,
-                kind="order",
-                external_id=life.external_id,
-                topic=life.events[0].topic,
-                updated_at=life.events[0].updated_at,
-                event_key=None,
-                correlation_id=life.external_id,
-                headers={},
-                body=life.events[0].body,
-            )
-            for life in shop.lives[numbers.start : numbers.stop]
-        ]
+        batch = first_deliveries(shop.lives[numbers.start : numbers.stop], row.id, row.gate_id)
         return [kept.sync_id for kept in accept(connection, batch) if kept.sync_id is not None]
 
 

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ from integrator.ledger.records import Delivery
 from integrator.ledger.schema import State, attempts, shops, syncs
 from sandbox.postgres import postgres
 from sandbox.shop import ShopSimulation
+from sandbox.shop_facts import Life
 from sandbox.system import System
 from sandbox.system_process import Process, says
 
@@ -93,26 +94,30 @@ def configure(system: System, shop: ShopSimulation, latency_ms: float) -> None:
     urllib.request.urlopen(f"{system.erp_url}/_sandbox", json.dumps({"latency_ms": latency_ms}).encode()).close()
 
 
+def first_deliveries(lives: Sequence[Life], shop_id: int, gate_id: int) -> list[Delivery]:
+    """The first webhook of each order, as the receiver keeps it."""
+    return [
+        Delivery(
+            shop_id=shop_id,
+            gate_id=gate_id,
+            kind="order",
+            external_id=life.external_id,
+            topic=life.events[0].topic,
+            updated_at=life.events[0].updated_at,
+            event_key=None,
+            correlation_id=life.external_id,
+            headers={},
+            body=life.events[0].body,
+        )
+        for life in lives
+    ]
+
+
 def deliver(ledger: Ledger, shop: ShopSimulation) -> None:
     """Keep the first webhook of every order."""
     with ledger.write() as connection:
         row = connection.execute(select(shops.c.id, shops.c.gate_id)).one()
-        batch = [
-            Delivery(
-                shop_id=row.id,
-                gate_id=row.gate_id,
-                kind="order",
-                external_id=life.external_id,
-                topic=life.events[0].topic,
-                updated_at=life.events[0].updated_at,
-                event_key=None,
-                correlation_id=life.external_id,
-                headers={},
-                body=life.events[0].body,
-            )
-            for life in shop.lives
-        ]
-        accept(connection, batch)
+        accept(connection, first_deliveries(shop.lives, row.id, row.gate_id))
 
 
 def start_worker(system: System, pool: str, concurrency: int) -> Process:

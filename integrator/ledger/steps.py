@@ -9,7 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Insert, and_, case, func, insert, literal, or_, select, update
 
 from integrator.clock import Instant, after, greatest, now
 from integrator.documents import Money
@@ -158,19 +158,8 @@ def observe(
     known = select(steps.c.id).where(steps.c.sync_id == sync_id, steps.c.key == key)
     if connection.execute(known).first() is not None:
         return
-    values = {
-        "sync_id": sync_id,
-        "kind": kind,
-        "key": key,
-        "method": "",
-        "path": "",
-        "body": b"",
-        "sends": 0,
-        "claim": claim,
-        "digest": digest,
-        "intended_at": now(),
-    }
-    connection.execute(insert(steps).values(**values, **_applied(receipt)))
+    values = {"claim": claim, "digest": digest, **_applied(receipt)}
+    connection.execute(_without_request(sync_id, kind, key, sends=0).values(**values))
 
 
 def resend(connection: Connection, sync_id: int, claim: int, step_id: int) -> None:
@@ -245,16 +234,13 @@ def adopt(
     known = {"claim": claim, "digest": digest, **_applied(receipt)}
     there = update(steps).where(steps.c.sync_id == sync_id, steps.c.key == key).values(**known)
     if not connection.execute(there).rowcount:
-        forgotten = {
-            "sync_id": sync_id,
-            "kind": kind,
-            "key": key,
-            "method": "",
-            "path": "",
-            "body": b"",
-            "sends": 1,
-        }
-        connection.execute(insert(steps).values(**forgotten, **known, intended_at=now()))
+        connection.execute(_without_request(sync_id, kind, key, sends=1).values(**known))
+
+
+def _without_request(sync_id: int, kind: StepKind, key: str, *, sends: int) -> Insert:
+    """A step of which there is no request of ours, or none any more."""
+    request = {"method": "", "path": "", "body": b"", "sends": sends, "intended_at": now()}
+    return insert(steps).values(sync_id=sync_id, kind=kind, key=key, **request)
 
 
 def verified(connection: Connection, sync_id: int, claim: int, step_id: int) -> None:

@@ -21,7 +21,6 @@ from integrator.documents import (
     Order,
     PaymentState,
     Refund,
-    ShippingLine,
     StatedTotals,
 )
 from integrator.documents.money import EXACT
@@ -29,6 +28,7 @@ from integrator.documents.sums import breakdown
 from integrator.shops.payload import Fields
 from integrator.shops.woocommerce_amounts import ZERO, Amounts, add
 from integrator.shops.woocommerce_fields import object_of, reference, time_of, title
+from integrator.shops.woocommerce_parts import fee, shipping
 from integrator.shops.woocommerce_refund import map_refund
 
 CURRENCY = re.compile("[A-Z]{3}", re.ASCII)
@@ -85,8 +85,8 @@ class _Mapper:
             currency=self.amounts.currency,
             taxes_included=self.amounts.taxes_included,
             lines=tuple(self.line(line) for line in order.objects("line_items")),
-            shipping=tuple(self.shipping(line) for line in order.objects("shipping_lines")),
-            fees=tuple(self.fee(line) for line in order.objects("fee_lines")),
+            shipping=tuple(shipping(self.amounts, line) for line in order.objects("shipping_lines")),
+            fees=tuple(fee(self.amounts, line) for line in order.objects("fee_lines")),
             total=self.amounts.money(order, "total", total),
             payment_state=_payment_state(order, status, total),
             customer=_customer(order),
@@ -127,23 +127,6 @@ class _Mapper:
                 line, "subtotal", EXACT.subtract(EXACT.multiply(price, quantity), charged)
             ),
             taxes=taxes,
-        )
-
-    def shipping(self, line: Fields) -> ShippingLine:
-        taxes = self.amounts.taxes(line)
-        return ShippingLine(
-            title=title(line, "method_title") or "Shipping",
-            price=self.amounts.money(line, "total", self.amounts.charged(line, taxes)),
-            discount=Money.zero(self.amounts.currency),
-            taxes=taxes,
-        )
-
-    def fee(self, line: Fields) -> Fee:
-        """Map a fee, which may be negative: it then takes off, as a coupon does."""
-        taxes = self.amounts.taxes(line)
-        charged = self.amounts.charged(line, taxes)
-        return Fee(
-            title=title(line, "name") or "Fee", amount=self.amounts.money(line, "total", charged), taxes=taxes
         )
 
     def stated(self, order: Fields) -> StatedTotals:

@@ -6,11 +6,12 @@ by the gateway or by hand, even where it is not what the parts come to: it may b
 
 from dataclasses import replace
 
-from integrator.documents import Fee, Money, Refund, RefundLine, ShippingLine
+from integrator.documents import Fee, Refund, RefundLine, ShippingLine
 from integrator.documents.money import EXACT
 from integrator.shops.payload import Fields, plain_id
 from integrator.shops.woocommerce_amounts import Amounts, add
 from integrator.shops.woocommerce_fields import time_of, title
+from integrator.shops.woocommerce_parts import fee, shipping
 
 LINE_ID = "_refunded_item_id"
 """WooCommerce: the meta field of a refund's line that names the order's line."""
@@ -35,8 +36,8 @@ class _Mapper:
             external_id=refund.id("id") or refund.refuse("id", "is missing"),
             created_at=time_of(refund, "date_created_gmt"),
             lines=tuple(self.line(line) for line in refund.objects("line_items")),
-            shipping=tuple(self.shipping(line) for line in refund.objects("shipping_lines")),
-            fees=tuple(self.fee(line) for line in refund.objects("fee_lines")),
+            shipping=tuple(shipping(self.amounts, line) for line in refund.objects("shipping_lines")),
+            fees=tuple(fee(self.amounts, line) for line in refund.objects("fee_lines")),
             total=self.amounts.money(refund, "amount", total),
             paid=self.amounts.money(refund, "amount", total),
             note=refund.text("reason"),
@@ -55,22 +56,6 @@ class _Mapper:
             quantity=quantity,
             amount=self.amounts.money(line, "total", self.amounts.charged(line, taxes)),
             taxes=taxes,
-        )
-
-    def shipping(self, line: Fields) -> ShippingLine:
-        taxes = self.amounts.taxes(line)
-        return ShippingLine(
-            title=title(line, "method_title") or "Shipping",
-            price=self.amounts.money(line, "total", self.amounts.charged(line, taxes)),
-            discount=Money.zero(self.amounts.currency),
-            taxes=taxes,
-        )
-
-    def fee(self, line: Fields) -> Fee:
-        taxes = self.amounts.taxes(line)
-        charged = self.amounts.charged(line, taxes)
-        return Fee(
-            title=title(line, "name") or "Fee", amount=self.amounts.money(line, "total", charged), taxes=taxes
         )
 
     def with_rest(self, mapped: Refund, refund: Fields) -> Refund:
