@@ -381,6 +381,25 @@ def test_given_refunds_when_mapped_then_what_went_back_is_positive_and_adds_up()
     check_refunds(order, order.refunds)
 
 
+@pytest.mark.parametrize(("included", "price"), [(True, "6.05"), (False, "5.00")])
+def test_given_a_fee_and_shipping_when_mapped_then_their_prices_hold_taxes_as_the_lines_prices_do(
+    included: bool, price: str
+) -> None:
+    charge = {"id": 9, "total": "5.00", "total_tax": "1.05", "taxes": [{"id": 75, "total": "1.05"}]}
+    parts = {"fee_lines": [charge | {"name": "Wrap"}], "shipping_lines": [charge | {"method_title": "Flat"}]}
+    raw = sample("order.created") | parts | {"prices_include_tax": included}
+
+    order = mapped(raw, [refund(fee_lines=[_negative(charge)], shipping_lines=[_negative(charge)])])
+
+    (credited,) = order.refunds
+    assert [str(fee.amount.amount) for fee in (order.fees[0], credited.fees[0])] == [price, price]
+    assert [str(one.price.amount) for one in (*order.shipping, *credited.shipping)] == [price, price]
+
+
+def _negative(charge: Json) -> Json:
+    return charge | {"total": "-5.00", "total_tax": "-1.05", "taxes": [{"id": 75, "total": "-1.05"}]}
+
+
 def refund(**parts: Any) -> Json:
     return {"id": 1, "amount": "10.00", "reason": "", "line_items": []} | parts
 
