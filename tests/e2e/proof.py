@@ -34,11 +34,11 @@ SETTLE_SECONDS = 4.0
 """How long a doubt lasts in the proof; the latest late commit stays below it."""
 
 PROBABILITIES = {
-    "receiver.committed": 0.03,
-    "dispatch.marked": 0.03,
-    "worker.claimed": 0.05,
-    "http.unread": 0.05,
-    "worker.answered": 0.05,
+    "receiver.committed": 0.04,
+    "dispatch.marked": 0.05,
+    "worker.claimed": 0.06,
+    "http.unread": 0.06,
+    "worker.answered": 0.08,
 }
 """How often each failpoint kills its process when it passes it."""
 
