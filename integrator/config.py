@@ -148,6 +148,13 @@ class Settings(BaseSettings):
         description="Where a receiver, worker or scheduler serves `/metrics` and `/healthz`; 0: nowhere. Each on "
         "one machine needs a port of its own.",
     )
+    traces_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="The share of orders whose way is traced with OpenTelemetry; 0: none. It needs the extra "
+        "`traces`; where to is said by `OTEL_EXPORTER_OTLP_ENDPOINT`.",
+    )
     worker_silent_seconds: float = Field(
         60.0,
         ge=1,

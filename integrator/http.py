@@ -23,7 +23,7 @@ import requests
 from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import HTTPError
 
-from integrator import errors
+from integrator import errors, tracing
 from integrator.http_deadline import Call, Guard, thread
 
 MAX_BODY_BYTES = 16 * 2**20
@@ -112,6 +112,13 @@ class Http:
         request that can't be written.
         """
         prepared = self._prepare(method, path, {**self.headers, **(headers or {})}, params, body)
+        with tracing.inner("call") as span:
+            span.note(host=self.host, method=method)
+            answer = self._send(prepared)
+            span.note(status=answer.status)
+            return answer
+
+    def _send(self, prepared: requests.PreparedRequest) -> Answer:
         call = thread.call = Call(self.deadline_seconds, self.guard)
         timeout = (self.connect_seconds, self.deadline_seconds)
         try:

@@ -7,11 +7,12 @@ from typing import Any
 from celery import Celery
 from celery.signals import celeryd_after_setup, celeryd_init, setup_logging, worker_init, worker_shutting_down
 
-from integrator import readiness
+from integrator import readiness, tracing
 from integrator.config import settings
 from integrator.ledger.engine import Ledger
 from integrator.logs import configure, get_logger
 from integrator.monitor import PortTaken
+from integrator.tracing import TracesUnavailable
 from tasks import health, startup, terminal
 from tasks.pool import FairPool
 
@@ -43,7 +44,8 @@ def _check_before_work(**_: Any) -> None:
     try:
         startup.check(settings(), Ledger.from_settings(settings()))
         health.serve()
-    except (startup.Refused, PortTaken) as refusal:
+        tracing.configure(settings(), "worker")
+    except (startup.Refused, PortTaken, TracesUnavailable) as refusal:
         sys.exit(str(refusal))
 
 

@@ -10,7 +10,7 @@ from celery.exceptions import Ignore, Retry
 from sqlalchemy import Connection
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from integrator import failpoints
+from integrator import failpoints, tracing
 from integrator.clock import boottime
 from integrator.ledger import access, transitions
 from integrator.ledger.engine import UNREACHABLE
@@ -65,7 +65,9 @@ class SyncTask(Task):  # type: ignore[misc] # Celery has no types
         claimed, asked_at = _claim(here, tenant, sync_id)
         failpoints.fire("worker.claimed")
         signal: Exception | None = None
-        with here.leases.keep(claimed, asked_at) as lease:
+        trace = tracing.resume("run", claimed.correlation_id)
+        with here.leases.keep(claimed, asked_at) as lease, trace as span:
+            span.note(tenant=tenant, sync_id=sync_id, claim=claimed.claim)
             end = End(here, claimed, lease)
             try:
                 with here.ledger.read() as connection:
@@ -76,6 +78,7 @@ class SyncTask(Task):  # type: ignore[misc] # Celery has no types
                 end.succeed(run)
             except Exception as error:  # noqa: BLE001 - judged, recorded and logged there
                 signal = end.fail(error)
+                span.fail(type(error).__name__)
         if not here.leases.draining:  # else the process may end between marking and publishing
             here.dispatcher.request(claimed.gate_id)
         if signal is not None:

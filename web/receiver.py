@@ -13,7 +13,7 @@ from flask import Flask, Request, Response, request
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import ClientDisconnected
 
-from integrator import connectors, errors, failpoints
+from integrator import connectors, errors, failpoints, tracing
 from integrator.config import Settings
 from integrator.ledger.access import ShopRow
 from integrator.ledger.engine import UNREACHABLE
@@ -63,6 +63,19 @@ class Receiver:
         began = time.monotonic()
         deadline = began + self._settings.web_answer_seconds
         webhook = Webhook(platform, key, secrets.token_hex(16), deadline)
+        with tracing.begin("webhook", webhook.correlation_id) as span:
+            response = self._answer(webhook)
+            if webhook.shop is not None:
+                shop = webhook.shop
+                span.note(tenant=shop.tenant, shop=shop.slug, platform=shop.platform)
+            span.note(status=response.status_code)
+            if response.headers["X-Correlation-Id"] != webhook.correlation_id:  # the order has been told of before
+                span.link(response.headers["X-Correlation-Id"])
+        self._counters.answered(response.status_code, time.monotonic() - began - webhook.reading_seconds)
+        return response
+
+    def _answer(self, webhook: Webhook) -> Response:
+        told_as = webhook.correlation_id
         try:
             self._admit(request, webhook)
             correlation_id = self._keep(webhook)
@@ -72,9 +85,8 @@ class Receiver:
             response = self._fail(webhook, error)
         else:
             response = Response(status=200, content_type="text/plain")
-            webhook.correlation_id = correlation_id
-        response.headers["X-Correlation-Id"] = webhook.correlation_id
-        self._counters.answered(response.status_code, time.monotonic() - began - webhook.reading_seconds)
+            told_as = correlation_id
+        response.headers["X-Correlation-Id"] = told_as
         return response
 
     def _admit(self, request: Request, webhook: Webhook) -> None:
@@ -143,7 +155,8 @@ class Receiver:
         if delivery is None:
             return self._count("unknown_topic", webhook)
         try:
-            accepted = self._writer.keep(Arrived(shop, delivery), webhook.deadline)
+            with tracing.inner("keep"):
+                accepted = self._writer.keep(Arrived(shop, delivery), webhook.deadline)
         except OverCap:
             detail = f"This shop has {self._settings.max_open_deliveries} deliveries that wait to be worked on."
             raise Refused(503, "over_cap", detail, retry_after_seconds=OVER_CAP_SECONDS) from None

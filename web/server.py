@@ -10,7 +10,7 @@ import sys
 import tempfile
 from typing import Any
 
-from integrator import logs, metrics, readiness
+from integrator import logs, metrics, readiness, tracing
 from integrator.ledger.engine import Ledger
 from web.bells import Bells
 
@@ -55,7 +55,8 @@ def on_starting(_server: Any) -> None:
     ledger = Ledger.from_settings(_settings)
     try:
         readiness.check(_settings, ledger)
-    except readiness.EXPECTED as error:
+        tracing.require(_settings)
+    except (*readiness.EXPECTED, tracing.TracesUnavailable) as error:
         log.critical("start_refused", reason=readiness.sentence(error, ledger.url))
         sys.exit(1)
     finally:
@@ -71,7 +72,8 @@ def on_exit(_server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Load Celery before the first webhook needs it."""
+    """Load Celery before the first webhook needs it, and trace what this process does."""
+    tracing.configure(_settings, "web")
     publish = worker.wsgi.extensions["integrator"].publish
     if isinstance(publish, Bells):
         publish.load()
