@@ -57,7 +57,8 @@ among them (`tasks.pool`), so that no tenant's messages stand before another's.
 """
 worker_hijack_root_logger = False
 worker_redirect_stdouts = False
-worker_enable_remote_control = False
-worker_send_task_events = False
 worker_max_tasks_per_child = None
-"""Remote control and events would need a broker that SQS is not; they get a way of their own."""
+worker_enable_remote_control = False
+"""Celery's own remote control would need a broker that SQS is not; `tasks.control_plane` has a way of its own."""
+
+worker_send_task_events = _settings.control_plane_url is not None

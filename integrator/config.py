@@ -77,6 +77,19 @@ class Settings(BaseSettings):
         "`https://sqs.eu-west-1.amazonaws.com/123456789012/`. Default: the endpoint's account 000000000000.",
     )
     sqs_queue_prefix: str = Field("integrator-", description="What stands before each queue's own name.")
+    control_plane_url: SecretStr | None = Field(
+        None,
+        description="Redis for remote control and events of workers, e.g. `redis://:PASSWORD@127.0.0.1:6379/0`; "
+        "`rediss://` with TLS. One database number for each installation. Empty: none, and workers run the same.",
+    )
+    control_plane_events: int = Field(
+        10_000,
+        ge=1,
+        description="Events that wait for Redis in a worker at most; the oldest of more are dropped and counted.",
+    )
+    flower_without_password: bool = Field(
+        False, description="Start Flower although it asks nobody for a password. It can stop workers."
+    )
     worker_threads: int = Field(16, ge=1, le=1_000, description="Syncs that one worker process runs at once.")
     bind: str = Field("127.0.0.1:8000", description="Where the web server listens: `HOST:PORT` or `unix:PATH`.")
     web_processes: int = Field(
@@ -187,6 +200,8 @@ class Settings(BaseSettings):
     def _read_url(cls, value: str | None) -> str | None:
         if value and not _is_http(value):
             raise ValueError("is no URL of http or https with a host")
+        if value and "@" in urlsplit(value).netloc:
+            raise ValueError("holds a user or password: boto3 finds AWS credentials by itself")
         return value
 
     @field_validator("bind")
@@ -203,6 +218,14 @@ class Settings(BaseSettings):
         if value.upper() not in LOG_LEVELS:
             raise ValueError(f"is none of {', '.join(LOG_LEVELS)}")
         return value.upper()
+
+    @field_validator("control_plane_url")
+    @classmethod
+    def _redis(cls, value: SecretStr | None) -> SecretStr | None:
+        given = value.get_secret_value() if value else ""
+        if given and not given.startswith(("redis://", "rediss://", "redis+socket://")):
+            raise ValueError("begins with none of redis://, rediss://, redis+socket://")
+        return value if given else None
 
     def queue_name(self, queue: str) -> str:
         """The name in SQS of one of our queues."""

@@ -13,6 +13,7 @@ import http.client
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -232,3 +233,14 @@ def get_status(url: str, timeout_seconds: float = 3) -> int | None:
         return None
     finally:
         connection.close()
+
+
+def answers_tcp(port: int) -> Callable[[Process], bool]:
+    """Ready when something listens on this port of this machine."""
+
+    def listens(_process: Process) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+        return False
+
+    return listens

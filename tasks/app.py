@@ -5,7 +5,15 @@ import threading
 from typing import Any
 
 from celery import Celery
-from celery.signals import celeryd_after_setup, celeryd_init, setup_logging, worker_init, worker_shutting_down
+from celery.signals import (
+    celeryd_after_setup,
+    celeryd_init,
+    import_modules,
+    setup_logging,
+    worker_init,
+    worker_shutdown,
+    worker_shutting_down,
+)
 
 from integrator import readiness, tracing
 from integrator.config import settings
@@ -13,7 +21,7 @@ from integrator.ledger.engine import Ledger
 from integrator.logs import configure, get_logger
 from integrator.monitor import PortTaken
 from integrator.tracing import TracesUnavailable
-from tasks import health, startup, terminal
+from tasks import control_plane, flower_guard, health, startup, terminal
 from tasks.pool import FairPool
 
 log = get_logger(__name__)
@@ -22,8 +30,9 @@ SHUTDOWN_SECONDS = 25
 """How long a worker that is told to stop lets its runs finish, under the 30 s that Kubernetes gives."""
 
 readiness.settings_or_exit()  # before Celery asks for its own, in whose midst nobody could tell it
-app = Celery("integrator")
+app = Celery("integrator", control=control_plane.Control, events=control_plane.Events)
 app.config_from_object("celeryconfig")
+app.steps["consumer"].add(control_plane.ControlPlane)
 
 
 @celeryd_init.connect
@@ -64,3 +73,14 @@ def _drain(**_: Any) -> None:
 
     drain = threading.Thread(target=process().drain, args=(SHUTDOWN_SECONDS,), name="drain", daemon=True)
     drain.start()
+
+
+@worker_shutdown.connect
+def _send_last_events(**_: Any) -> None:
+    control_plane.event_queue().close(control_plane.FLUSH_SECONDS)
+
+
+@import_modules.connect
+def _guard_flower(sender: Celery, **_: Any) -> None:
+    """Flower asks for this too, after it has read its options and before it serves."""
+    flower_guard.guard(sender)

@@ -35,7 +35,7 @@ from tasks.publishing import publisher
 
 PATIENCE_SECONDS = 40
 QUEUE = "integrator-orders"
-ALONE = ("--without-mingle", "--without-gossip", "--without-heartbeat")
+ALONE = ("--without-mingle", "--without-gossip")
 AWS = {"AWS_ACCESS_KEY_ID": "sandbox", "AWS_SECRET_ACCESS_KEY": "sandbox"}
 
 

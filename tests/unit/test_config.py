@@ -78,6 +78,9 @@ def test_given_several_keys_when_read_then_split_and_never_shown(monkeypatch: py
         ("sqs_queue_url_prefix", "abc"),
         ("sqs_queue_url_prefix", "https://:443/1"),
         ("log_level", "loud"),
+        ("sqs_endpoint_url", "https://ada:hunter2@sqs.example/"),
+        ("control_plane_url", "http://:hunter2@127.0.0.1:6379"),
+        ("control_plane_events", "0"),
     ],
 )
 def test_given_an_impossible_value_when_read_then_its_name_is_told(
@@ -137,3 +140,19 @@ def test_given_settings_when_celery_is_configured_then_it_follows_and_the_rules_
     assert not celeryconfig.task_publish_retry
     assert not celeryconfig.task_acks_late
     assert not celeryconfig.task_create_missing_queues
+
+
+@pytest.mark.parametrize(("value", "known"), [("redis://:hunter2@127.0.0.1:6379/0", True), ("", False)])
+def test_given_a_control_plane_or_none_when_read_then_its_password_is_not_shown_and_events_are_sent_or_not(
+    monkeypatch: pytest.MonkeyPatch, value: str, known: bool
+) -> None:
+    found = given(monkeypatch, control_plane_url=value)
+    assert (found.control_plane_url is not None) is known
+    assert "hunter2" not in repr(found)
+    settings.cache_clear()
+    importlib.reload(celeryconfig)
+    assert celeryconfig.worker_send_task_events is known
+    assert "hunter2" not in repr(vars(celeryconfig))
+    monkeypatch.undo()
+    settings.cache_clear()
+    importlib.reload(celeryconfig)

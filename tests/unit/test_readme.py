@@ -7,7 +7,10 @@ from pathlib import Path
 
 import click
 import pytest
+from celery.bin.control import control, inspect, status
+from celery.bin.events import events
 from celery.bin.worker import worker
+from flower.command import flower
 
 from integrator.config import Settings
 from tasks import commands
@@ -70,8 +73,9 @@ def test_given_two_languages_when_compared_then_headings_and_blocks_are_the_same
 
 
 def root() -> click.Group:
-    """All of ours: what `flask --app web` and `celery -A tasks` add to their own."""
-    celery = click.Group("celery", commands={"worker": worker})
+    """All of ours and what we show of Celery's: what `flask --app web` and `celery -A tasks` add to their own."""
+    theirs = {"worker": worker, "status": status, "inspect": inspect, "control": control, "events": events}
+    celery = click.Group("celery", commands={**theirs, "flower": flower})
     for command in (commands.scheduler, commands.syncs_group, commands.pause, commands.resume):
         celery.add_command(command)
     flask = click.Group("flask", commands=dict(create_app(Settings()).cli.commands))
