@@ -45,6 +45,7 @@ class Demo:
         self.given, self.console = given, console
         erps = tuple(f"erp-{slug}" for slug in SLUGS)
         self.system = System(given.folder, ledger_url=ledger_url, workers=given.workers, erp=erps)
+        self.system.add_control_plane(flower=not given.exit)
         self.nurse = Nurse(self.system, console)
         counts = [given.orders // 2 + given.orders % 2, given.orders // 2]
         self.tenants = [
@@ -165,13 +166,18 @@ class Demo:
         refunds = sum(len(life.facts.credits or ()) for tenant in self.tenants for life in tenant.lives)
         self._say(
             f"[bold]{len(self.system.processes)} processes[/] are up after {seconds:.1f} s: receiver, scheduler, "
-            f"{self.given.workers} workers,\n  an SQS endpoint and two management systems.\n"
+            f"{self.given.workers} workers,\n  an SQS endpoint, {self._control_parts()}two management systems.\n"
         )
         self._say(
             f"The shops of [bold]acme[/] and [bold]globex[/] tell of {self.given.orders} orders in {events} "
             f"webhooks,\n  {self.given.duplicates:g} % of them twice and {self.given.reorder:g} % of the orders "
             f"out of order. In the end they have refunded {refunds} times and cancelled {cancelled}.\n"
             "  Both count their orders with the same numbers.\n"
+        )
+
+    def _control_parts(self) -> str:
+        return (
+            "".join(f"{name}, " for name in ("Redis", "Flower") if name.lower() in self.system.processes) + "and "
         )
 
     def _tell(
@@ -214,6 +220,7 @@ class Demo:
                 f"Orders of {slug}": f"{self.system.erp_urls[f'erp-{slug}']}/_sandbox/orders?limit=3"
                 for slug in SLUGS
             },
+            **({"Flower": self.system.control.flower_note()} if self.system.control else {}),
             "Ledger": demo_ledger.shown_place(self.system.ledger_url),
             "Logs": f"{shown(self.system.folder.logs)}/",
         }
@@ -227,6 +234,7 @@ class Demo:
             ".venv/bin/celery -A tasks syncs list --state done --limit 3",
             ".venv/bin/celery -A tasks syncs audit",
             ".venv/bin/celery -A tasks pause acme",
+            *([".venv/bin/celery -A tasks inspect stats"] if self.system.control else []),
             f"kill -9 $(cat {worker})",
         ):
             self._say(f"  [cyan]{command}[/]")

@@ -46,6 +46,7 @@ def _serve(given: argparse.Namespace, console: Console) -> NoReturn:
         bind=_bind(settings.get("INTEGRATOR_BIND", "127.0.0.1:8000"), given.port),
         extra_env={**settings, "INTEGRATOR_SECRET_KEYS": key},
     )
+    system.add_control_plane(flower=True)
     try:
         began = time.monotonic()
         with console.status("Starting the parts …"):
@@ -98,6 +99,7 @@ def _introduce(system: System, console: Console, key_note: str, seconds: float) 
         "Ledger": _ledger(system),
         "Queue": f"{queue} ({embedded if system.own_queue else 'from the environment'})",
         "Secrets": key_note,
+        **({"Flower": system.control.flower_note()} if system.control else {}),
         "Logs": f"{shown(system.folder.logs)}/",
     }
     _say(console, f"\n[bold]The integrator is up[/] after {seconds:.1f} s.\n")

@@ -17,6 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,9 +28,11 @@ from integrator import readiness
 from integrator.ledger import migrate, tenants
 from integrator.ledger.engine import Ledger
 from integrator.secrets import KeyRing, new_key
+from sandbox.redis import NoRedis
+from sandbox.system_control import SETTING, ControlParts
 from sandbox.system_folder import Folder
 from sandbox.system_ports import free_port, require_free
-from sandbox.system_process import STOP_SECONDS, Process, SystemFailed, answers, says
+from sandbox.system_process import STOP_SECONDS, Process, SystemFailed, answers, answers_tcp, says
 from tasks.queues import QUEUES, Queue
 
 OTHER_QUEUE = frozenset({"INTEGRATOR_SQS_ENDPOINT_URL", "INTEGRATOR_SQS_QUEUE_URL_PREFIX"})
@@ -40,7 +43,7 @@ WATCH_SECONDS = 0.1
 
 
 class System:
-    """All parts, in `processes` by name: sqs, erp, receiver, worker-1 …, scheduler.
+    """All parts, in `processes` by name: sqs, erp, receiver, worker-1 …, scheduler; redis and flower if wanted.
 
     - `ledger_url`: another ledger than a SQLite file in the folder.
     - `erp`: True for one management system called `erp`, or the names of several.
@@ -77,6 +80,7 @@ class System:
         self.erp_urls = {name: f"http://127.0.0.1:{self._port()}" for name in _erp_names(erp)}
         self.sqs_url = f"http://127.0.0.1:{self._port()}" if self.own_queue else ""
         self.environment = self._environment(worker_threads)
+        self.control: ControlParts | None = None
         self._workers = workers
         self._auto_restart = auto_restart
         self._stopping = threading.Event()
@@ -111,6 +115,13 @@ class System:
                 return tenants.apply(connection, file, secrets, KeyRing(tuple(self.secret_keys.split(",")))).lines
         finally:
             ledger.close()
+
+    def add_control_plane(self, *, flower: bool) -> None:
+        """Have a control plane too, from `start` on, where a Redis can be had; Flower if wanted."""
+        with suppress(NoRedis):
+            given = self.extra_env.get(SETTING)
+            self.control = ControlParts(self.folder.path, self._port, given, flower=flower)
+            self.environment[SETTING] = self.control.redis_url
 
     # Starting and stopping
 
@@ -156,7 +167,9 @@ class System:
         self._stopping.set()
         if self._watcher:
             self._watcher.join()
-        embedded = [process for name, process in self.processes.items() if name in {"sqs", *self.erp_urls}]
+        embedded = [
+            process for name, process in self.processes.items() if name in {"sqs", "redis", *self.erp_urls}
+        ]
         working = [process for process in self.processes.values() if process not in embedded]
         try:
             for group in (working, embedded):
@@ -239,6 +252,9 @@ class System:
         if self.own_queue:
             queues = [f"--queue={self._queue(q)}:{q.visibility_seconds}:{q.max_receive_count}" for q in QUEUES]
             parts.append(self._embed("sqs", self.sqs_url, *queues))
+        if self.control and self.control.own_redis:
+            ready = answers_tcp(self.control.redis_listens_on())
+            parts.append(self._program("redis", self.control.redis_argv(), ready))
         for name, url in self.erp_urls.items():
             parts.append(self._embed(name, url, f"--file={self.folder.database(name)}", module="sandbox.erp"))
         return parts
@@ -250,7 +266,7 @@ class System:
     def _served(self) -> list[Process]:
         receiver = ["-m", "gunicorn", "-c", "python:web.server"]
         queues = ",".join(map(self._queue, QUEUES))
-        alone = ["--without-mingle", "--without-gossip", "--without-heartbeat"]
+        alone = ["--without-mingle", "--without-gossip"]
         worker = [
             "-m",
             "celery",
@@ -269,13 +285,25 @@ class System:
                 for name in names
             ),
             self._process("scheduler", ["-m", "celery", "-A", "tasks", "scheduler"], says("scheduler_ready")),
+            *self._flower(),
         ]
+
+    def _flower(self) -> list[Process]:
+        if self.control is None or self.control.flower_port is None:
+            return []
+        process = self._process(
+            "flower", self.control.flower_argv(), answers(f"{self.control.flower_url}/healthcheck")
+        )
+        process.env = self.control.flower_env(self.environment)
+        return [process]
 
     def _queue(self, queue: Queue) -> str:
         return f"{self.extra_env.get('INTEGRATOR_SQS_QUEUE_PREFIX', 'integrator-')}{queue.name}"
 
     def _process(self, name: str, argv: list[str], ready: Callable[[Process], bool]) -> Process:
-        argv = [sys.executable, *argv]
+        return self._program(name, [sys.executable, *argv], ready)
+
+    def _program(self, name: str, argv: list[str], ready: Callable[[Process], bool]) -> Process:
         log, pid_file = self.folder.logs / f"{name}.log", self.folder.pid_file(name)
         return Process(name, argv, self.environment, log, ready, pid_file=pid_file)
 

