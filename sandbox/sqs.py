@@ -101,8 +101,7 @@ class Endpoint:
             self.faults = Faults.model_validate({**self.faults.model_dump(), **named})
             self._rng = random.Random(self.faults.seed) if "seed" in named else self._rng
         if request.method == "DELETE":
-            self.faults = Faults()
-            self.requests.clear()
+            self.faults, self.requests = Faults(), Counter()
         return {"settings": self.faults.model_dump(), "requests": dict(self.requests)}
 
     async def _fail_on_command(self, client: asyncio.StreamReader) -> None:
@@ -126,7 +125,8 @@ class Endpoint:
             return {"QueueUrls": [base + name for name in self.queues if name.startswith(prefix)]}
         if action == "CreateQueue":
             return {"QueueUrl": base + self.create(params["QueueName"], params.get("Attributes", {})).name}
-        name = params["QueueName" if action == "GetQueueUrl" else "QueueUrl"].rpartition("/")[2]
+        key = {"GetQueueUrl": "QueueName", "StartMessageMoveTask": "SourceArn"}.get(action, "QueueUrl")
+        name = params[key].replace(":", "/").rpartition("/")[2]
         if name not in self.queues:
             raise SqsError(f"{AWS}NonExistentQueue", "The specified queue does not exist.")
         if action == "GetQueueUrl":

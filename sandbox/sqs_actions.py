@@ -11,7 +11,7 @@ Action = Callable[[Queue, Json], Json | None]
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")  # of a queue, and of a batch's entry
 _RANGES = {"MaxNumberOfMessages": (1, 10), "VisibilityTimeout": (0, MAX_VISIBILITY), "WaitTimeSeconds": (0, 20)}
-_NOT_EMULATED = {"MaxResults", "MessageDeduplicationId", "MessageSystemAttributes", "NextToken"}
+_NOT_EMULATED = {"DestinationArn", "MaxResults", "MessageDeduplicationId", "MessageSystemAttributes", "NextToken"}
 
 
 def check(action: str, params: Json) -> None:
@@ -92,5 +92,6 @@ ACTIONS: dict[str, Action] = {
     "GetQueueAttributes": _get_attributes,
     "SetQueueAttributes": lambda q, p: q.set_attributes(p["Attributes"]),
     "PurgeQueue": lambda q, _: q.purge(),
+    "StartMessageMoveTask": lambda q, _: q.redrive(),
 }
 _EMULATED = {*ACTIONS, *BATCHES, "CreateQueue", "DeleteQueue", "GetQueueUrl", "ListQueues", "ReceiveMessage"}

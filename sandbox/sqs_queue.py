@@ -1,8 +1,7 @@
 """The rules of an SQS standard queue: no socket, and no clock but the one handed in.
 
-Messages live in memory and are gone with the process. That is enough: the ledger is the truth and a queue
-only its doorbell, so what a lost queue owed is rung again. Times are seconds since the epoch. The rules come
-from the SQS API reference; what a client sees of them is compared with moto in tests/integration.
+Messages live in memory only: the ledger is the truth, and what a lost queue owed is rung again. Times are seconds
+since the epoch. The rules come from the SQS API reference; tests/integration compares them with moto.
 """
 
 import base64
@@ -21,6 +20,7 @@ from pydantic.alias_generators import to_camel, to_pascal
 Clock = Callable[[], float]
 Choice = Callable[[int], int] | None  # a number below the given one, at random
 Chance = Callable[[], bool] | None  # whether it happens this time
+Values = Mapping[str, Any] | None  # a message's attributes by name
 
 AWS = "AWS.SimpleQueueService."  # begins the codes of SQS's own errors
 ACCOUNT = "000000000000"
@@ -97,16 +97,12 @@ class Queue:
     """A standard queue among its siblings, where its dead-letter queue is found by name."""
 
     def __init__(self, name: str, clock: Clock, given: Mapping[str, str], siblings: dict[str, "Queue"]) -> None:
-        self.name = name
-        self.arn = f"arn:aws:sqs:us-east-1:{ACCOUNT}:{name}"
+        self.name, self.arn = name, f"arn:aws:sqs:us-east-1:{ACCOUNT}:{name}"
         self.attributes = Attributes()
         self.listeners: set[Callable[[], None]] = set()  # called when a waiting receive should look again
-        self._clock = clock
-        self._siblings = siblings
-        self._purged_at = 0.0
-        self._places = itertools.count()
-        # By place. A receive looks at all that is hidden before the first that is visible: few, as long as the
-        # windows are small (P1). A plain dict would step over all that was ever deleted there, too.
+        self._clock, self._siblings = clock, siblings
+        self._purged_at, self._places = 0.0, itertools.count()
+        # By place. A receive steps over what is hidden (few, P1); in a plain dict, over all that was deleted, too.
         self._messages: OrderedDict[int, Message] = OrderedDict()
         self.set_attributes(given)
 
@@ -131,14 +127,10 @@ class Queue:
         }
 
     def send(
-        self,
-        body: str,
-        delay: int | None = None,
-        message_attributes: Mapping[str, Any] | None = None,
-        system_attributes: Mapping[str, str] | None = None,
+        self, body: str, delay: int | None = None, attributes: Values = None, system: Values = None
     ) -> Message:
         """Add a message. MessageGroupId, kept on standard queues since July 2025, is a system attribute."""
-        message = Message(body, self._clock(), message_attributes or {}, system_attributes or {})
+        message = Message(body, self._clock(), attributes or {}, system or {})
         limit = self.attributes.maximum_message_size
         delay = self.attributes.delay_seconds if delay is None else delay
         if not body:
@@ -155,8 +147,7 @@ class Queue:
     ) -> list[Message]:
         """Take up to `limit` visible messages, the oldest first or as `choose` draws them, and hide them.
 
-        `repeat` says whether a message is to be delivered once more whatever becomes of it: standard queues
-        promise delivery at least once.
+        What `repeat` picks is delivered once more whatever becomes of it: SQS promises delivery at least once.
         """
         now = self._clock()
         seconds = self.attributes.visibility_timeout if visibility is None else visibility
@@ -198,6 +189,15 @@ class Queue:
             raise SqsError(f"{AWS}PurgeQueueInProgress", "A queue is purged once in 60 seconds.", status=403)
         self._purged_at = now
         self._messages.clear()
+
+    def redrive(self) -> None:
+        """Send what is visible back to the queues that it died in, as new: StartMessageMoveTask, but at once."""
+        for message in self._first(len(self._messages), None):
+            system = dict(message.system_attributes)
+            source = self._siblings.get(system.pop("DeadLetterQueueSourceArn", "").rpartition(":")[2])
+            if source is not None:
+                del self._messages[message.place]
+                source.send(message.body, None, message.message_attributes, system)
 
     def next_change(self) -> float | None:
         """When the next hidden message becomes visible, or None."""

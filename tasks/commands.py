@@ -1,15 +1,16 @@
 """Commands of the Celery CLI, found through the entry-point group `celery.commands`."""
 
+import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import click
 import orjson
-from sqlalchemy import ColumnElement, Connection, and_, select
+from sqlalchemy import Connection, and_, select
 
 from integrator import gate, readiness
 from integrator.config import settings
@@ -23,10 +24,11 @@ from integrator.ledger.schema import State, erps, gates, shops, syncs, tenants
 from integrator.ledger.transitions import requeue as release_held
 from integrator.logs import configure
 from integrator.monitor import PortTaken
+from integrator.shops.base import Kind
 
 
 @contextmanager
-def _ledger() -> Iterator[Ledger]:
+def open_ledger() -> Iterator[Ledger]:
     """The ledger of the settings for a block, if it has this version's schema."""
     ledger = Ledger.from_settings(settings())
     try:
@@ -49,7 +51,7 @@ def scheduler() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with _ledger() as ledger:
+    with open_ledger() as ledger:
         try:
             readiness.check_ledger(settings(), ledger)
         except readiness.EXPECTED as error:
@@ -69,7 +71,7 @@ def syncs_group() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON list instead of lines.")
 def audit(as_json: bool) -> None:
     """List every row in limbo. Exit status 1 if there is one."""
-    with _ledger() as ledger, ledger.read() as connection:
+    with open_ledger() as ledger, ledger.read() as connection:
         findings = find_limbo(connection)
     if as_json:
         click.echo(orjson.dumps([finding.as_dict() for finding in findings]))
@@ -80,29 +82,56 @@ def audit(as_json: bool) -> None:
     sys.exit(1 if findings else 0)
 
 
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def _age(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
+    """How long, in seconds."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d{1,5})([smhd])", value)
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no age; write 90s, 15m, 2h or 3d.")
+    return int(found[1]) * _SECONDS[found[2]]
+
+
+def _filters(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that choose syncs; they are given to the command as keyword arguments of `listing.chosen`."""
+    for option in reversed(
+        (
+            click.option("--tenant", help="Only syncs of this tenant."),
+            click.option("--shop", help="Only syncs of this shop, by its slug."),
+            click.option(
+                "--kind", type=click.Choice([kind.value for kind in Kind]), help="Only this kind of document."
+            ),
+            click.option("--order", "external_id", help="Only the order with this id in the shop."),
+            click.option("--error-class", help="Only syncs stopped by this error class, e.g. Unmapped."),
+            click.option("--fingerprint", help="Only this error group."),
+            click.option(
+                "--older-than",
+                callback=_age,
+                metavar="AGE",
+                help="Only in its state for longer, e.g. 90s, 15m, 2h, 3d.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 @syncs_group.command()
 @click.argument("sync_ids", type=int, nargs=-1)
-@click.option("--tenant", help="Only syncs of this tenant.")
-@click.option("--error-class", help="Only syncs held or dead with this error class, e.g. Unmapped.")
-@click.option("--fingerprint", help="Only this error group.")
+@_filters
 @click.option("--dry-run", is_flag=True, help="Say how many, and change nothing.")
-def requeue(
-    sync_ids: tuple[int, ...], tenant: str | None, error_class: str | None, fingerprint: str | None, dry_run: bool
-) -> None:
+def requeue(sync_ids: tuple[int, ...], dry_run: bool, **filters: Any) -> None:
     """Release held and dead syncs, by id or by filter. More than one goes out behind live orders."""
-    chosen: list[ColumnElement[bool]] = []
+    chosen = listings.chosen(**filters)
     if sync_ids:
         chosen.append(syncs.c.id.in_(sync_ids))
-    if tenant:
-        chosen.append(syncs.c.shop_id.in_(_shops_of(tenant)))
-    if error_class:
-        chosen.append(syncs.c.error_class == error_class)
-    if fingerprint:
-        chosen.append(syncs.c.error_fingerprint == fingerprint)
     if not chosen:
         raise click.UsageError("Name sync ids, or at least one filter.")
-    with _ledger() as ledger, ledger.write() as connection:
-        _require_tenant(connection, tenant)
+    with open_ledger() as ledger, ledger.write() as connection:
+        _require_names(connection, filters["tenant"], filters["shop"])
         released = release_held(connection, and_(*chosen), mass=len(sync_ids) != 1)
         if dry_run:
             connection.rollback()
@@ -112,7 +141,7 @@ def requeue(
 
 
 @syncs_group.command("list")
-@click.option("--tenant", help="Only syncs of this tenant.")
+@_filters
 @click.option(
     "--state",
     "states",
@@ -122,15 +151,13 @@ def requeue(
     show_default=True,
     help="Only syncs in this state; may be given several times.",
 )
-@click.option("--order", "external_id", help="Only the order with this id in the shop.")
-@click.option("--fingerprint", help="Only this error group.")
 @click.option("--after", type=int, default=0, help="Go on after this sync id.")
 @click.option("--limit", type=click.IntRange(1, 1_000), default=50, show_default=True, help="Syncs on a page.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON list instead of text.")
 def list_syncs(as_json: bool, states: tuple[str, ...], **filters: Any) -> None:
     """List syncs with what stopped them, and what to do. Held and dead ones, unless told otherwise."""
-    with _ledger() as ledger, ledger.read() as connection:
-        _require_tenant(connection, filters["tenant"])
+    with open_ledger() as ledger, ledger.read() as connection:
+        _require_names(connection, filters["tenant"], filters["shop"])
         found = listings.listing(connection, states=[State(state) for state in states], **filters)
     if as_json:
         click.echo(orjson.dumps([one.as_dict() for one in found]))
@@ -149,8 +176,8 @@ def list_syncs(as_json: bool, states: tuple[str, ...], **filters: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON list instead of text.")
 def list_errors(tenant: str | None, limit: int, as_json: bool) -> None:
     """Group held and dead syncs by what one fix releases, the most first, with the command that does it."""
-    with _ledger() as ledger, ledger.read() as connection:
-        _require_tenant(connection, tenant)
+    with open_ledger() as ledger, ledger.read() as connection:
+        _require_names(connection, tenant)
         found = listings.groups(connection, tenant=tenant, limit=limit)
     if as_json:
         click.echo(orjson.dumps([one.as_dict() for one in found]))
@@ -169,7 +196,7 @@ def list_errors(tenant: str | None, limit: int, as_json: bool) -> None:
 @click.option("--detail", is_flag=True, help="Also what the other side answered; it may hold personal data.")
 def show(sync_id: int, detail: bool) -> None:
     """Show one sync with all that came, was tried and was done, the oldest first. Times are UTC."""
-    with _ledger() as ledger, ledger.read() as connection:
+    with open_ledger() as ledger, ledger.read() as connection:
         found = listings.listing(connection, states=list(State), after=sync_id - 1, limit=1)
         if not found or found[0].sync_id != sync_id:
             raise click.ClickException(f"There is no sync {sync_id}.")
@@ -194,13 +221,18 @@ def _echo_error(one: listings.Listed | listings.Group) -> None:
         click.echo(f"  do: {one.remedy}")
 
 
-def _require_tenant(connection: Connection, tenant: str | None) -> None:
+def _require_names(connection: Connection, tenant: str | None, shop: str | None = None) -> None:
+    """Tell a name that is wrong from one that has no such syncs."""
     if tenant and connection.execute(select(tenants.c.id).where(tenants.c.slug == tenant)).first() is None:
         raise click.ClickException(f"There is no tenant {tenant}. Nothing was changed.")
-
-
-def _shops_of(tenant: str) -> Any:
-    return select(shops.c.id).join(tenants, shops.c.tenant_id == tenants.c.id).where(tenants.c.slug == tenant)
+    if shop is None:
+        return
+    wanted = select(shops.c.id).join(tenants, shops.c.tenant_id == tenants.c.id).where(shops.c.slug == shop)
+    if tenant:
+        wanted = wanted.where(tenants.c.slug == tenant)
+    if connection.execute(wanted).first() is None:
+        whose = f" of {tenant}" if tenant else ""
+        raise click.ClickException(f"There is no shop {shop}{whose}. Nothing was changed.")
 
 
 @click.command()
@@ -208,7 +240,7 @@ def _shops_of(tenant: str) -> Any:
 @click.option("--erp", help="Only this management system of the tenant.")
 def pause(tenant: str, erp: str | None) -> None:
     """Shut the gates of a tenant until `resume`. What is running ends its step; the backlog waits."""
-    with _ledger() as ledger, ledger.write() as connection:
+    with open_ledger() as ledger, ledger.write() as connection:
         gate.pause(connection, _gates_of(connection, tenant, erp))
     click.echo(f"{tenant} is paused. `celery -A tasks resume {tenant}` opens it again.")
 
@@ -218,7 +250,7 @@ def pause(tenant: str, erp: str | None) -> None:
 @click.option("--erp", help="Only this management system of the tenant.")
 def resume(tenant: str, erp: str | None) -> None:
     """End a pause. Other causes that shut a gate stand."""
-    with _ledger() as ledger, ledger.write() as connection:
+    with open_ledger() as ledger, ledger.write() as connection:
         gate.resume(connection, _gates_of(connection, tenant, erp))
     click.echo(f"{tenant} is not paused any more.")
 

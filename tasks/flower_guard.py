@@ -17,7 +17,7 @@ from tasks import redis_link
 
 NO_TASKS = "Tasks are not sent from here: they would go to Redis, and the ledger would not know of them."
 NO_REVOKE = "The ledger would ring again. `celery -A tasks pause TENANT` stops a tenant's work."
-NO_QUEUES = "The queues are on SQS, not on this Redis."
+NO_QUEUES = "The queues are on SQS: `celery -A tasks queues list` shows them."
 
 CLOSED = {
     "flower.api.tasks:TaskApply": NO_TASKS,

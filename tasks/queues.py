@@ -59,19 +59,44 @@ def depth(queue: Queue) -> int:
 
     Raises BotoCoreError or ClientError.
     """
-    return _depth(queue.name)
+    return counts(queue.name).all
 
 
 def dead_letters(queue: Queue) -> int:
     """Messages in its dead-letter queue. Raises BotoCoreError or ClientError."""
-    return _depth(queue.dead_letters)
+    return counts(queue.dead_letters).all
 
 
-def _depth(name: str) -> int:
+@dataclass(frozen=True)
+class Counts:
+    """Messages of one queue, as SQS counts them: about."""
+
+    visible: int
+    in_flight: int
+    delayed: int
+
+    @property
+    def all(self) -> int:
+        """All of them."""
+        return self.visible + self.in_flight + self.delayed
+
+
+def counts(name: str) -> Counts:
+    """Count a queue by the name after the prefix. Raises BotoCoreError or ClientError."""
     names = [f"ApproximateNumberOfMessages{which}" for which in ("", "NotVisible", "Delayed")]
     url = settings().queue_url(name)
     found = client().get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
-    return sum(int(found.get(name, 0)) for name in names)
+    return Counts(*(int(found.get(name, 0)) for name in names))
+
+
+def redrive(queue: Queue) -> None:
+    """Have SQS send the dead letters of a queue back into it; it does so by and by.
+
+    Raises BotoCoreError or ClientError.
+    """
+    url = settings().queue_url(queue.dead_letters)
+    found = client().get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
+    client().start_message_move_task(SourceArn=found["QueueArn"])
 
 
 def check(queue: Queue, given: Settings) -> None:

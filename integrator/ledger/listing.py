@@ -1,16 +1,48 @@
 """What an operator looks at: syncs one by one, the oldest first, and the errors that stop them, by group."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import Connection, func, select, true
+from sqlalchemy import ColumnElement, Connection, func, select, true
 
+from integrator.clock import after as seconds_from_now
 from integrator.ledger.schema import IS_OPEN, State, in_state, shops, syncs, tenants
 
 STOPPED = (State.HELD, State.DEAD)
 """States that only a person, or a newer delivery, ends."""
+
+
+class Filters(TypedDict, total=False):
+    """Which syncs: those that match everything that is named. Names are slugs; None is as good as not named.
+
+    `older_than` is in seconds: in its state for longer, by the database's clock.
+    """
+
+    tenant: str | None
+    shop: str | None
+    kind: str | None
+    external_id: str | None
+    error_class: str | None
+    fingerprint: str | None
+    older_than: int | None
+
+
+def chosen(**filters: Unpack[Filters]) -> list[ColumnElement[bool]]:
+    """Conditions on `syncs`, one for each filter that is named."""
+    of_shops = select(shops.c.id).join(tenants, shops.c.tenant_id == tenants.c.id)
+    given = {name: value for name, value in filters.items() if value is not None}
+    how: dict[str, Callable[[Any], ColumnElement[bool]]] = {
+        "tenant": lambda slug: syncs.c.shop_id.in_(of_shops.where(tenants.c.slug == slug)),
+        "shop": lambda slug: syncs.c.shop_id.in_(of_shops.where(shops.c.slug == slug)),
+        "kind": lambda kind: syncs.c.kind == kind,
+        "external_id": lambda external_id: syncs.c.external_id == external_id,
+        "error_class": lambda error_class: syncs.c.error_class == error_class,
+        "fingerprint": lambda fingerprint: syncs.c.error_fingerprint == fingerprint,
+        "older_than": lambda seconds: syncs.c.changed_at < seconds_from_now(-seconds),
+    }
+    return [how[name](value) for name, value in given.items()]
 
 
 @dataclass(frozen=True)
@@ -74,27 +106,24 @@ def listing(
     connection: Connection,
     *,
     states: Collection[State] = STOPPED,
-    tenant: str | None = None,
-    fingerprint: str | None = None,
-    external_id: str | None = None,
     after: int = 0,
     limit: int = 50,
+    **filters: Unpack[Filters],
 ) -> list[Listed]:
     """A page of syncs in these states, by id; the next page begins after the last one's id."""
     query = (
         select(*_COLUMNS)
         .join(shops, syncs.c.shop_id == shops.c.id)
         .join(tenants, shops.c.tenant_id == tenants.c.id)
-        .where(in_state(*states), syncs.c.id > after, IS_OPEN if State.DONE not in states else true())
+        .where(
+            in_state(*states),
+            syncs.c.id > after,
+            IS_OPEN if State.DONE not in states else true(),
+            *chosen(**filters),
+        )
         .order_by(syncs.c.id)
         .limit(limit)
     )
-    for column, wanted in (
-        (tenants.c.slug, tenant),
-        (syncs.c.error_fingerprint, fingerprint),
-        (syncs.c.external_id, external_id),
-    ):
-        query = query if wanted is None else query.where(column == wanted)
     return [Listed(**row) for row in connection.execute(query).mappings()]
 
 

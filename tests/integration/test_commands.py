@@ -20,6 +20,7 @@ from integrator.ledger.engine import Ledger
 from integrator.ledger.records import Failure
 from integrator.ledger.schema import Priority, State, syncs
 from tasks import commands, scheduler
+from tasks.queue_commands import list_queues
 from tests.support import World, deliver, delivery, make_tenant, order, sync_row
 
 RunCommand = Callable[..., Result]
@@ -58,12 +59,15 @@ def hold(
 def held(ledger: Ledger) -> dict[str, int]:
     """Held syncs of two tenants, by a name each."""
     acme, globex = make_tenant(ledger), make_tenant(ledger, "globex")
-    return {
+    found = {
         "a1": hold(ledger, acme, "1"),
         "a2": hold(ledger, acme, "2", fingerprint="f2"),
         "a3": hold(ledger, acme, "3", "Rejected", "f3"),
         "g1": hold(ledger, globex, "1"),
     }
+    with ledger.write() as connection:
+        connection.execute(update(syncs).where(syncs.c.id == found["a2"]).values(changed_at=after(-3_600)))
+    return found
 
 
 def released(ledger: Ledger, held: dict[str, int]) -> set[str]:
@@ -78,6 +82,11 @@ def released(ledger: Ledger, held: dict[str, int]) -> set[str]:
         (["--tenant", "acme"], {"a1", "a2", "a3"}),
         (["--error-class", "Unmapped"], {"a1", "a2", "g1"}),
         (["--fingerprint", "f1"], {"a1", "g1"}),
+        (["--shop", "web"], {"a1", "a2", "a3", "g1"}),
+        (["--shop", "web", "--tenant", "globex"], {"g1"}),
+        (["--kind", "order", "--order", "1"], {"a1", "g1"}),
+        (["--older-than", "1m", "--tenant", "acme"], {"a2"}),
+        (["--older-than", "2d"], set()),
         (["--tenant", "acme", "--error-class", "Unmapped", "--fingerprint", "f2"], {"a2"}),
         (["--tenant", "acme", "{g1}"], set()),
         (["--error-class", "Nonesuch"], set()),
@@ -113,6 +122,19 @@ def test_f4_given_one_or_many_when_requeued_then_one_keeps_its_priority_and_many
         (commands.requeue, ["--tenant", "nobody"], "There is no tenant nobody. Nothing was changed."),
         (commands.requeue, [], "Name sync ids, or at least one filter."),
         (commands.requeue, ["one"], "'one' is not a valid integer"),
+        (commands.requeue, ["--shop", "other"], "There is no shop other. Nothing was changed."),
+        (
+            commands.requeue,
+            ["--tenant", "acme", "--shop", "x"],
+            "There is no shop x of acme. Nothing was changed.",
+        ),
+        (commands.requeue, ["--older-than", "soon"], "'soon' is no age; write 90s, 15m, 2h or 3d."),
+        (commands.requeue, ["--older-than", "-1h"], "'-1h' is no age; write 90s, 15m, 2h or 3d."),
+        (commands.requeue, ["--kind", "rumour"], "'rumour' is not"),
+        (commands.list_syncs, ["--state", "lost"], "'lost' is not one of"),
+        (commands.list_syncs, ["--limit", "0"], "0 is not in the range"),
+        (commands.list_syncs, ["--shop", "other"], "There is no shop other. Nothing was changed."),
+        (commands.show, ["99"], "There is no sync 99."),
         (commands.pause, ["nobody"], "There is no management system of nobody. Nothing was changed."),
         (commands.pause, ["acme", "--erp", "other"], "There is no management system of acme/other."),
         (commands.resume, ["nobody"], "There is no management system of nobody. Nothing was changed."),
@@ -172,7 +194,10 @@ def test_given_a_row_in_limbo_when_audited_then_named_and_status_one(ledger: Led
 
 
 EVERY: list[tuple[Command, list[str]]] = [
+    (list_queues, []),
     (commands.audit, []),
+    (commands.list_syncs, []),
+    (commands.show, ["1"]),
     (commands.requeue, ["1"]),
     (commands.pause, ["acme"]),
     (commands.resume, ["acme"]),

@@ -76,6 +76,9 @@ def test_given_held_syncs_when_listed_then_tenant_order_error_and_remedy_are_sai
         (["--state", "dead"], [2]),
         (["--order", "1"], [0, 3]),
         (["--fingerprint", "aaa", "--tenant", "globex"], [3]),
+        (["--shop", "web", "--kind", "order", "--error-class", "Unmapped"], [0, 1, 2, 3]),
+        (["--error-class", "Rejected"], []),
+        (["--older-than", "1h"], []),
         (["--limit", "2"], [0, 1]),
     ],
 )

@@ -471,7 +471,7 @@ def test_given_a_superseded_handle_when_used_then_sqs_rules_hold_where_moto_is_l
     ("operation", "params"),
     [
         ("create_queue", {"QueueName": "orders.fifo", "Attributes": {"FifoQueue": "true"}}),
-        ("start_message_move_task", {"SourceArn": "arn:aws:sqs:us-east-1:000000000000:orders-dlq"}),
+        ("start_message_move_task", {"SourceArn": "arn:aws:sqs:us-east-1:0:orders-dlq", "DestinationArn": "x"}),
         ("list_queues", {"MaxResults": 1}),
         ("send_message", {"QueueUrl": "/0/orders", "MessageBody": "x", "MessageDeduplicationId": "x"}),
     ],

@@ -133,7 +133,7 @@ def test_given_a_purge_when_repeated_within_a_minute_then_it_is_refused(queue: Q
 def test_given_max_receives_when_a_message_comes_up_again_then_it_moves_to_the_dead_letter_queue(
     queues: dict[str, Queue], queue: Queue, clock: FakeClock
 ) -> None:
-    sent = queue.send("poison", system_attributes={"MessageGroupId": "acme"})
+    sent = queue.send("poison", system={"MessageGroupId": "acme"})
     queue.receive(visibility=0)
     queue.receive(visibility=0)
     assert counts(queue) == (1, 0, 0)  # the second receive is still one
@@ -262,10 +262,10 @@ def test_given_the_size_limit_when_sent_then_bytes_of_body_and_attributes_count(
     queue: Queue, body: str, attributes: dict[str, dict[str, str]], fits: bool
 ) -> None:
     if fits:
-        assert queue.send(body, message_attributes=attributes).body == body
+        assert queue.send(body, attributes=attributes).body == body
     else:
         with pytest.raises(SqsError, match="must be shorter than 1048576 bytes"):
-            queue.send(body, message_attributes=attributes)
+            queue.send(body, attributes=attributes)
         assert counts(queue) == (0, 0, 0)
 
 
@@ -276,7 +276,7 @@ def test_given_a_message_attribute_without_type_or_value_when_sent_then_it_is_re
     queue: Queue, attribute: dict[str, str]
 ) -> None:
     with pytest.raises(SqsError) as refused:
-        queue.send("a", message_attributes={"a": attribute})
+        queue.send("a", attributes={"a": attribute})
     assert refused.value.code == "InvalidParameterValue"
 
 
@@ -365,3 +365,20 @@ def test_given_a_latency_when_drawn_often_then_median_and_99th_percentile_are_as
     drawn = [faults.latency_seconds(rng) for _ in range(10_000)]
     assert statistics.median(drawn) == pytest.approx(median, rel=0.05)
     assert statistics.quantiles(drawn, n=100)[98] == pytest.approx(p99, rel=0.15)
+
+
+def test_given_dead_letters_when_redriven_then_those_that_are_visible_are_new_in_the_queue_they_died_in(
+    queues: dict[str, Queue], queue: Queue
+) -> None:
+    for body in ("a", "b"):
+        queue.send(body, system={"MessageGroupId": "acme"})
+    for _ in range(3):
+        queue.receive(10, visibility=0)
+    dead = queues["dead"]
+    dead.send("of nobody")
+    (hidden,) = dead.receive(1, visibility=60)
+    dead.redrive()
+    (back,) = queue.receive(10)
+    assert {hidden.body, back.body} == {"a", "b"}
+    assert (back.receive_count, back.system_attributes) == (1, {"MessageGroupId": "acme"})
+    assert bodies(dead.receive(10)) == ["of nobody"]
