@@ -168,3 +168,11 @@ def test_given_the_stages_when_read_then_all_end_without_root_and_the_last_has_n
     assert re.search(r"^USER 10001:10001$", DOCKERFILE, re.MULTILINE)
     assert "USER root" not in DOCKERFILE
     assert stages[-1].split() == ["app"]
+
+
+def test_given_the_control_plane_when_our_services_start_then_all_know_it_and_none_waits_for_it() -> None:
+    for name in OURS - {"sandbox-erp", "sandbox-shop"}:
+        service = services()[name]
+        assert service["environment"]["INTEGRATOR_CONTROL_PLANE_URL"] == "redis://:given@valkey:6379/0", name
+        assert "valkey" not in service.get("depends_on", {}), name
+    assert "--without-heartbeat" not in services()["worker-orders"]["command"]
