@@ -1,7 +1,7 @@
 """Programs that only Debian has, for tests: downloaded and unpacked by apt and dpkg, without root.
 
-Kept in the user's cache folder, so that each is fetched once. What a package depends on is not fetched: this is for
-programs that stand alone, as those written in Go do.
+Kept in the user's cache folder, so that each is fetched once. What a package depends on is not fetched: this is
+for programs that stand alone, as those written in Go do.
 """
 
 import os
