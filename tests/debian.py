@@ -47,7 +47,9 @@ def fetch(package: str, unpacked: Path) -> str:
             (work / folder).mkdir(parents=True)
         refused = ""
         for _ in range(TRIES):
-            refused = run(work, *apt(work, "update")) or run(work, *apt(work, "download", package))
+            listed = run(work, *apt(work, "update"))  # fails, too, when the mirror of something else is away
+            refused = run(work, *apt(work, "download", package))
+            refused = refused and f"{listed} {refused}".strip()
             if not refused:
                 break
         refused = refused or run(work, "dpkg", "-x", *(str(deb) for deb in work.glob("*.deb")), "root")
@@ -61,7 +63,8 @@ def fetch(package: str, unpacked: Path) -> str:
 
 def apt(work: Path, *arguments: str) -> list[str]:
     """apt-get with lists of its own: those of a fresh machine are empty, and only root may fill them."""
-    options = [f"Dir::State::lists={work / 'lists'}", f"Dir::Cache={work / 'cache'}", "APT::Sandbox::User=root"]
+    folders = [f"Dir::State::lists={work / 'lists'}", f"Dir::Cache={work / 'cache'}"]
+    options = [*folders, "APT::Sandbox::User=root", "APT::Update::Error-Mode=any"]
     return ["apt-get", "-qq", *(part for option in options for part in ("-o", option)), *arguments]
 
 

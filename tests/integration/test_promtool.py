@@ -1,17 +1,22 @@
-"""Prometheus' own checker takes the rules, runs their cases and takes the configuration; and how it is had."""
+"""Prometheus' own checker takes the rules, runs their cases and takes the configuration."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.promtool import NoPromtool, checker, promtool
+from tests.debian import binaries
 from tests.unit.test_monitoring import PROMETHEUS
 
-__all__ = ["checker"]
-
 pytestmark = pytest.mark.timeout(600)  # the package may have to be fetched first
+
+
+@pytest.fixture(scope="module")
+def checker() -> Path:
+    found = shutil.which("promtool")
+    return Path(found) if found else binaries("prometheus") / "promtool"
 
 
 def run(*command: str | Path, folder: Path = PROMETHEUS) -> "subprocess.CompletedProcess[str]":
@@ -46,19 +51,3 @@ def test_given_the_configuration_when_checked_then_it_finds_its_rules(checker: P
     ran = run(checker, "check", "config", placed)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "rules found" in ran.stdout
-
-
-def test_given_no_apt_or_one_that_fails_when_it_is_wanted_then_the_reason_is_said_and_nothing_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    programs, cache = tmp_path / "bin", tmp_path / "cache"
-    programs.mkdir()
-    monkeypatch.setenv("PATH", str(programs))
-    with pytest.raises(NoPromtool, match="apt-get"):
-        promtool(cache)
-    fake = programs / "apt-get"
-    fake.write_text("#!/bin/sh\necho 'E: no mirror answers' >&2\nexit 100\n")
-    fake.chmod(0o755)
-    with pytest.raises(NoPromtool, match=r"apt install prometheus.*E: no mirror answers"):
-        promtool(cache)
-    assert list(cache.iterdir()) == []
