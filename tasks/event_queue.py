@@ -11,6 +11,7 @@ from kombu.entity import Exchange
 from kombu.messaging import Producer
 
 from integrator.logs import get_logger
+from integrator.metrics import EVENTS_DROPPED, meters
 
 log = get_logger(__name__)
 
@@ -47,6 +48,7 @@ class EventQueue:
         self._thread: threading.Thread | None = None
         self._sent = self._dropped = 0
         self._flows = True
+        meters().count(EVENTS_DROPPED, 0)  # an increase is only seen from a figure that was there before
 
     def put(self, event: Event) -> None:
         """Take an event; never waits for Redis."""
@@ -74,6 +76,7 @@ class EventQueue:
         while len(self._waiting) > self._size:
             self._waiting.popleft()
             self._dropped += 1
+            meters().count(EVENTS_DROPPED)
 
     def _run(self) -> None:
         pause = FIRST_PAUSE_SECONDS

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from kombu.entity import Exchange
 
+from integrator.metrics import EVENTS_DROPPED, Meters
 from tasks import event_queue
 from tasks.event_queue import Event, EventQueue
 from tests.workers import until
@@ -61,12 +62,18 @@ def event(number: int, routing_key: str = "task.started") -> Event:
     return Event({"n": number}, EXCHANGE, routing_key, "json", {"hostname": "w"})
 
 
-def test_given_redis_away_when_too_many_come_then_the_oldest_are_dropped_and_counted(redis: FakeRedis) -> None:
+def test_given_redis_away_when_too_many_come_then_the_oldest_are_dropped_and_counted(
+    redis: FakeRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meters = Meters()
+    monkeypatch.setattr(event_queue, "meters", lambda: meters)
     queue = EventQueue(redis.connect, size=5)
+    assert b"integrator_control_events_dropped_total 0.0" in meters.text()
     for number in range(12):
         queue.put(event(number))
     until(lambda: redis.tries >= 3)
     assert queue.counts() == {"sent": 0, "dropped": 7, "waiting": 5}
+    assert meters.value(EVENTS_DROPPED) == 7
     redis.up.set()
     until(lambda: queue.counts()["sent"] == 5)
     assert queue.counts() == {"sent": 5, "dropped": 7, "waiting": 0}
