@@ -5,6 +5,7 @@
 
 python := .venv/bin/python
 ARGS ?=
+JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 help: ## List the commands
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1~\2/p' Makefile | awk -F '~' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -15,8 +16,8 @@ demo: setup-run ## Show it working: two shops, two management systems, real proc
 serve: setup-run ## Serve on this machine: SQLite and SQS in memory, or what INTEGRATOR_… names
 	@$(python) -m sandbox.serve $(ARGS)
 
-test: setup-dev ## Run the tests in random order
-	@$(python) -m pytest $(ARGS)
+test: setup-dev ## Run the tests in random order, in JOBS processes (one more than there are cores: tests wait)
+	@$(python) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup-dev ## Check style, format, types and which package may import which
 	@$(python) -m ruff check .

@@ -14,6 +14,20 @@ from integrator.ledger.schema import metadata
 from integrator.secrets import new_key
 from sandbox.postgres import NoPostgres, postgres
 
+LONGEST_FIRST = ("test_proof", "test_protocol_model", "e2e")
+"""Modules and packages that take minutes: several processes share the rest of the tests while these run."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the random order, but begin with the longest, so that none of them runs on alone at the end."""
+
+    def place(item: pytest.Item) -> int:
+        parts = item.path.with_suffix("").parts
+        return next((place for place, name in enumerate(LONGEST_FIRST) if name in parts), len(LONGEST_FIRST))
+
+    items.sort(key=place)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _environment() -> Iterator[None]:
