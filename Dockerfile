@@ -36,5 +36,13 @@ FROM app AS sandbox
 COPY sandbox sandbox
 COPY infra/compose/sandbox-tenants.yaml sandbox-tenants.yaml
 
+# HTTPS in front of it. The program's file capability goes with the copy: it listens above 1024 and needs none.
+FROM caddy:2.11.7-alpine AS https
+RUN cp /usr/bin/caddy /usr/bin/caddy.copy \
+    && mv /usr/bin/caddy.copy /usr/bin/caddy \
+    && chown -R 10001:10001 /data /config
+COPY infra/compose/Caddyfile /etc/caddy/Caddyfile
+USER 10001:10001
+
 # Last, so that it is what `docker build .` makes.
 FROM app

@@ -22,7 +22,7 @@ EXAMPLE = (ROOT / ".env.example").read_text()
 REQUIRED = ("INTEGRATOR_SECRET_KEYS", "POSTGRES_PASSWORD", "VALKEY_PASSWORD")
 ONE_SHOT = {"migrate", "tenants", "sandbox-tenant"}
 WORKING = {"migrate", "web", "worker-orders", "scheduler", "tenants", "sandbox-tenant"}
-OURS = WORKING | {"flower", "sandbox-erp", "sandbox-shop"}
+OURS = WORKING | {"caddy", "flower", "sandbox-erp", "sandbox-shop"}
 
 
 def compose(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -60,7 +60,7 @@ def test_given_the_example_when_read_then_it_names_what_must_be_set_and_holds_no
     assert set_there == dict.fromkeys(REQUIRED, "")
     text = (ROOT / "docker-compose.yml").read_text()
     named = set(re.findall(r"^#?([A-Z_]+)=", EXAMPLE, re.MULTILINE))
-    assert set(re.findall(r"\$\{([A-Z_]+)", text)) - {"INTEGRATOR_VERSION"} == named
+    assert set(re.findall(r"\$\{([A-Z_]+)", text)) - {"INTEGRATOR_VERSION"} == named - {"COMPOSE_PROFILES"}
 
 
 def test_given_every_service_when_read_then_it_is_hardened_limited_and_pinned() -> None:
@@ -77,7 +77,7 @@ def test_given_every_service_when_read_then_it_is_hardened_limited_and_pinned() 
         assert one["restart"] == ("unless-stopped" if name not in ONE_SHOT else one["restart"]), name
         assert name in ONE_SHOT or name == "sandbox-shop" or one["healthcheck"]["test"], name
         for port in one.get("ports", []):
-            assert port["host_ip"] == "127.0.0.1", name
+            assert port.get("host_ip") == (None if name == "caddy" else "127.0.0.1"), name
     assert services().keys() >= OURS
 
 
@@ -91,6 +91,16 @@ def test_given_the_queues_when_read_then_each_has_one_worker_service_and_each_wo
     ]
     assert sorted(consumed) == sorted(f"{prefix}{queue.name}" for queue in QUEUES)
     assert {f"worker-{queue.name}" for queue in QUEUES} == {name for name in services() if "worker" in name}
+
+
+def test_given_the_proxy_when_read_then_it_reaches_the_receiver_and_nothing_else_of_ours() -> None:
+    beside = {name for name, one in services().items() if "front" in one["networks"]}
+    assert beside == {"caddy", "web"}
+    assert services()["caddy"]["networks"].keys() == {"front"}
+    assert {(port["published"], port["target"]) for port in services()["caddy"]["ports"]} == {
+        ("80", 8080),
+        ("443", 8443),
+    }
 
 
 def test_given_elasticmqs_queues_when_read_then_they_are_those_of_the_code() -> None:
