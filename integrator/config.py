@@ -112,22 +112,31 @@ class Settings(BaseSettings):
         10 * 1024 * 1024, ge=1, description="A webhook's largest body in bytes; more is answered 413."
     )
     keep_deliveries_days: int = Field(
-        30, ge=3, description="Days that deliveries of finished syncs, and their deduplication keys, are kept."
+        30,
+        ge=3,
+        description="Days that deliveries of finished syncs are kept, unless the tenant's own `keep_days` says "
+        "otherwise; and deduplication keys.",
     )
     keep_requests_days: int = Field(
         30,
         ge=3,
         description="Days that the exact requests of finished syncs are kept, for they hold personal data; that "
-        "they were sent, when, and what was answered stays known.",
+        "they were sent, when, and what was answered stays known. The tenant's own `keep_days` goes first.",
     )
-    keep_attempts_days: int = Field(90, ge=3, description="Days that the attempts of finished syncs are kept.")
+    keep_attempts_days: int = Field(
+        90,
+        ge=3,
+        description="Days that the attempts of finished syncs are kept, unless the tenant's own `keep_days` says "
+        "otherwise.",
+    )
     keep_attempts: int = Field(
         5, ge=0, description="Latest attempts of each finished sync that are kept however old they are."
     )
     max_open_deliveries: int = Field(
         100_000,
         ge=1,
-        description="Open deliveries (later than what is applied) of one shop before it is answered 503.",
+        description="Open deliveries (later than what is applied) of one shop before it is answered 503, unless "
+        "its own `max_open_deliveries` says otherwise.",
     )
     group_commit: int = Field(
         64, ge=1, le=1_000, description="Webhooks that one transaction of the receiver holds at most."

@@ -18,7 +18,7 @@ from integrator.config import settings
 from integrator.dispatch import Dispatcher
 from integrator.ledger import access
 from integrator.ledger.engine import Ledger
-from integrator.ledger.retention import OldAttempts, drop_old_deliveries, drop_old_keys, empty_old_requests
+from integrator.ledger.retention import drop_old_keys, old_attempts, old_deliveries, old_requests
 from integrator.ledger.transitions import take_over
 from integrator.logs import get_logger
 from integrator.metrics import CHORES_FAILED, meters
@@ -31,8 +31,8 @@ TICK_SECONDS = 1.0
 GAUGE_SECONDS = 15.0
 """How often the gauges are read: as often as Prometheus usually asks."""
 
-BATCHES_A_TIME = 10
-"""Batches of old rows that one round drops at most, so that dispatching never waits for housekeeping."""
+BATCHES_A_TIME = 20
+"""Batches that one round looks through for old rows at most: dispatching never waits for housekeeping."""
 
 
 @dataclass
@@ -77,13 +77,11 @@ def chores(ledger: Ledger, dispatcher: Dispatcher) -> list[Chore]:
 def _housekeeping(ledger: Ledger) -> list[Chore]:
     """What leaves the ledger when it is old (DESIGN §9)."""
     given = settings()
-    days, request_days = given.keep_deliveries_days, given.keep_requests_days
-    old_attempts = OldAttempts(given.keep_attempts_days, given.keep_attempts)
     drops: dict[str, Callable[[Connection], int]] = {
-        "drop old deliveries": partial(drop_old_deliveries, keep_days=days),
-        "drop old keys": partial(drop_old_keys, keep_days=days),
-        "empty old requests": partial(empty_old_requests, keep_days=request_days),
-        "drop old attempts": old_attempts.drop,
+        "drop old deliveries": old_deliveries(given.keep_deliveries_days).go_on,
+        "drop old keys": partial(drop_old_keys, keep_days=given.keep_deliveries_days),
+        "empty old requests": old_requests(given.keep_requests_days).go_on,
+        "drop old attempts": old_attempts(given.keep_attempts_days, given.keep_attempts).go_on,
     }
     return [Chore(name, 60, partial(_in_batches, ledger, drop)) for name, drop in drops.items()]
 

@@ -174,7 +174,8 @@ def list_tenants(*, as_json: bool) -> None:
         click.echo(json.dumps({"tenants": tenants}, indent=2))
         return
     for tenant in tenants:
-        click.echo(f"{tenant['slug']} ({tenant['name']}){'' if tenant['active'] else ', inactive'}")
+        kept = f", keeps {tenant['keep_days']} days" if tenant["keep_days"] else ""
+        click.echo(f"{tenant['slug']} ({tenant['name']}){'' if tenant['active'] else ', inactive'}{kept}")
         for erp in tenant["erps"]:
             click.echo(f"  management system {erp['slug']}: {erp['kind']}, gate {_gate(erp['gate'])}")
         for shop in tenant["shops"]:

@@ -157,9 +157,8 @@ class Receiver:
         try:
             with tracing.inner("keep"):
                 accepted = self._writer.keep(Arrived(shop, delivery), webhook.deadline)
-        except OverCap:
-            detail = f"This shop has {self._settings.max_open_deliveries} deliveries that wait to be worked on."
-            raise Refused(503, "over_cap", detail, retry_after_seconds=OVER_CAP_SECONDS) from None
+        except OverCap as over:
+            raise Refused(503, "over_cap", str(over), retry_after_seconds=OVER_CAP_SECONDS) from None
         except (Busy, *UNREACHABLE) as error:
             raise _busy(error) from None
         failpoints.fire("receiver.committed")

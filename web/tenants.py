@@ -24,6 +24,7 @@ def overview(connection: Connection) -> list[dict[str, Any]]:
             "name": row.name,
             "active": bool(row.active),
             "tolerance": row.tolerance,
+            "keep_days": row.keep_days,
             "erps": _erps(connection, row.id),
             "shops": _shops(connection, row.id),
         }

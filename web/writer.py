@@ -24,7 +24,10 @@ GAUGE_SECONDS = 10.0
 
 
 class OverCap(Exception):
-    """The shop has as many open deliveries as it may have."""
+    """The shop has as many open deliveries as it may have. Its text is for people."""
+
+    def __init__(self, cap: int) -> None:
+        super().__init__(f"This shop has as many deliveries that wait to be worked on as it may have: {cap}.")
 
 
 @dataclass(frozen=True)
@@ -36,30 +39,37 @@ class Arrived:
 
 
 class _Gauges:
-    """How many open deliveries each shop has: counted by the writer, raised by what it keeps."""
+    """How many open deliveries each shop has: counted by the writer, raised by what it keeps.
+
+    `cap` is for shops that have none of their own.
+    """
 
     def __init__(self, cap: int) -> None:
         self._cap = cap
         self._counts: dict[int, tuple[float, int]] = {}
 
-    def full(self, shop_id: int) -> bool:
-        """Whether the shop is known to be at its cap."""
-        return not self.stale(shop_id) and self._counts[shop_id][1] >= self._cap
+    def cap(self, shop: ShopRow) -> int:
+        """How many open deliveries the shop may have."""
+        return shop.max_open or self._cap
 
-    def stale(self, shop_id: int) -> bool:
-        counted = self._counts.get(shop_id)
+    def full(self, shop: ShopRow) -> bool:
+        """Whether the shop is known to be at its cap."""
+        return not self.stale(shop) and self._counts[shop.shop_id][1] >= self.cap(shop)
+
+    def stale(self, shop: ShopRow) -> bool:
+        counted = self._counts.get(shop.shop_id)
         return counted is None or time.monotonic() - counted[0] > GAUGE_SECONDS
 
-    def count(self, ledger: Ledger, shop_ids: Sequence[int]) -> None:
+    def count(self, ledger: Ledger, shops: Sequence[ShopRow]) -> None:
         """Count anew."""
         with ledger.read() as connection:
-            for shop_id in shop_ids:
-                counted = open_deliveries(connection, shop_id, self._cap)
-                self._counts[shop_id] = (time.monotonic(), counted)
+            for shop in shops:
+                counted = open_deliveries(connection, shop.shop_id, self.cap(shop))
+                self._counts[shop.shop_id] = (time.monotonic(), counted)
 
-    def add(self, shop_id: int) -> None:
-        if (counted := self._counts.get(shop_id)) is not None:
-            self._counts[shop_id] = (counted[0], counted[1] + 1)
+    def add(self, shop: ShopRow) -> None:
+        if (counted := self._counts.get(shop.shop_id)) is not None:
+            self._counts[shop.shop_id] = (counted[0], counted[1] + 1)
 
 
 class Writer:
@@ -87,8 +97,8 @@ class Writer:
         Raises OverCap; Busy when the ledger did not take it in time (it may still do so: the shop's next try is
         then a duplicate); any other exception is a fault of ours.
         """
-        if self._gauges.full(arrived.shop.shop_id):
-            raise OverCap
+        if self._gauges.full(arrived.shop):
+            raise OverCap(self._gauges.cap(arrived.shop))
         return self._batcher.ask(arrived, deadline)
 
     def trouble(self) -> str | None:
@@ -108,16 +118,17 @@ class Writer:
             self._settle(jobs, kept)
 
     def _within_cap(self, jobs: list[Job[Arrived, Accepted]]) -> list[Job[Arrived, Accepted]]:
-        stale = {job.item.shop.shop_id for job in jobs if self._gauges.stale(job.item.shop.shop_id)}
+        shops = {job.item.shop.shop_id: job.item.shop for job in jobs}
+        stale = [shop for _, shop in sorted(shops.items()) if self._gauges.stale(shop)]
         if stale:
             try:
-                self._gauges.count(self._ledger, sorted(stale))
+                self._gauges.count(self._ledger, stale)
             except UNREACHABLE as error:  # the commit will say so, or not; a missing count stops nobody
                 log.warning("open_deliveries_not_counted", error=type(error).__name__)
-        full = {shop_id for shop_id in {job.item.shop.shop_id for job in jobs} if self._gauges.full(shop_id)}
+        full = {shop_id: shop for shop_id, shop in shops.items() if self._gauges.full(shop)}
         for job in jobs:
-            if job.item.shop.shop_id in full:
-                job.fail(OverCap())
+            if (shop := full.get(job.item.shop.shop_id)) is not None:
+                job.fail(OverCap(self._gauges.cap(shop)))
         return [job for job in jobs if not job.settled]
 
     def _commit(self, jobs: Sequence[Job[Arrived, Accepted]]) -> list[Accepted]:
@@ -149,7 +160,7 @@ class Writer:
         for gate_id in {one.delivery.gate_id for one in new if one.delivery.failure is None}:
             self._dispatcher.request(gate_id)
         for one in new:
-            self._gauges.add(one.shop.shop_id)
+            self._gauges.add(one.shop)
         for job, accepted in zip(jobs, kept, strict=True):
             self._tell(job.item, accepted)
 

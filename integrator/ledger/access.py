@@ -18,7 +18,9 @@ from integrator.secrets import KeyRing
 
 @dataclass(frozen=True)
 class ShopRow:
-    """A shop as the receiver knows it. `webhook_secrets` are all that may sign now."""
+    """A shop as the receiver knows it. `webhook_secrets` are all that may sign now; `max_open` is its own cap
+    on open deliveries, None when the installation's holds.
+    """
 
     shop_id: int
     gate_id: int
@@ -28,6 +30,7 @@ class ShopRow:
     active: bool
     webhook_secrets: tuple[str, ...] = field(repr=False)
     config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    max_open: int | None = None
 
 
 def find_shop(connection: Connection, key: str, ring: KeyRing) -> ShopRow | None:
@@ -42,7 +45,17 @@ def find_shop(connection: Connection, key: str, ring: KeyRing) -> ShopRow | None
     webhook: Any = ring.open(row.secrets).get("webhook", [])
     secrets = tuple(webhook) if isinstance(webhook, list) else (webhook,)
     active = row.active and row.tenant_active
-    return ShopRow(row.id, row.gate_id, row.tenant, row.slug, row.platform, active, secrets, row.config)
+    return ShopRow(
+        row.id,
+        row.gate_id,
+        row.tenant,
+        row.slug,
+        row.platform,
+        active,
+        secrets,
+        row.config,
+        row.max_open_deliveries,
+    )
 
 
 def names(connection: Connection, sync_ids: Collection[int]) -> dict[int, dict[str, str]]:

@@ -1,8 +1,23 @@
-"""Housekeeping: what is old leaves in small batches, never what an open sync needs (DESIGN §9)."""
+"""Housekeeping: what is older than its tenant keeps it leaves in small batches, never what an open sync needs
+(DESIGN §9).
+"""
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, delete, exists, func, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Delete,
+    Table,
+    Update,
+    delete,
+    exists,
+    func,
+    select,
+    true,
+    tuple_,
+    update,
+)
 
 from integrator.clock import after
 from integrator.ledger.schema import (
@@ -12,8 +27,10 @@ from integrator.ledger.schema import (
     attempts,
     deliveries,
     delivery_keys,
+    shops,
     steps,
     syncs,
+    tenants,
 )
 
 BATCH = 500
@@ -25,20 +42,67 @@ ENDED = (StepState.APPLIED, StepState.REFUSED)
 """Steps that are never sent again as they are: what is intended anew brings its own request."""
 
 
-def drop_old_deliveries(connection: Connection, *, keep_days: int) -> int:
-    """Remove up to a batch of deliveries of finished syncs; how many.
+@dataclass
+class Walk:
+    """Lets rows of finished syncs leave when their tenant keeps them no longer.
 
-    An order that comes up again later is fetched from its shop.
+    It goes by primary key, from the first row to where all are younger than any tenant lets leave, and begins
+    anew: what stays, however much, is passed once in each walk, not in every batch, and needs no index.
+
+    - `leave`: what is done to a row that is old, for some of the table's rows (`among`) perhaps.
+    - `default_days`: how long a tenant keeps them that does not say so itself.
     """
-    finished = select(syncs.c.id).where(~IS_OPEN, syncs.c.id == deliveries.c.sync_id).exists()
-    old = (
-        select(deliveries.c.id)
-        .where(deliveries.c.received_at < after(-keep_days * DAY_SECONDS), finished)
-        .order_by(deliveries.c.received_at)
-        .limit(BATCH)
-    )
-    ids = connection.execute(old).scalars().all()
-    return connection.execute(delete(deliveries).where(deliveries.c.id.in_(ids), finished)).rowcount if ids else 0
+
+    table: Table
+    time: ColumnElement[object]
+    leave: Delete | Update
+    default_days: int
+    among: ColumnElement[bool] = true()  # noqa: RUF009 - it never changes
+    of_sync: ColumnElement[bool] = true()  # noqa: RUF009
+    after_id: int = 0
+
+    def go_on(self, connection: Connection) -> int:
+        """Go on by up to a batch of rows; how many were looked at, 0 at the end of a walk."""
+        row_id, keep = self.table.c.id, func.coalesce(tenants.c.keep_days, self.default_days)
+        shortest = select(func.min(keep)).scalar_subquery()
+        ahead = select(row_id, self._older_than(shortest).label("old")).where(row_id > self.after_id, self.among)
+        rows = connection.execute(ahead.order_by(row_id).limit(BATCH)).all()
+        if not any(row.old for row in rows):
+            self.after_id = 0
+            return 0
+        its_tenant = (syncs.c.shop_id == shops.c.id) & (shops.c.tenant_id == tenants.c.id)
+        finished = (
+            exists()
+            .where(~IS_OPEN, self.of_sync, syncs.c.id == self.table.c.sync_id, its_tenant, self._older_than(keep))
+            .correlate(self.table)
+        )
+        connection.execute(self.leave.where(row_id.between(rows[0].id, rows[-1].id), self.among, finished))
+        self.after_id = rows[-1].id
+        return len(rows)
+
+    def _older_than(self, days: ColumnElement[int]) -> ColumnElement[bool]:
+        return func.coalesce(self.time < after(days * -DAY_SECONDS), False)
+
+
+def old_deliveries(default_days: int) -> Walk:
+    """Removes deliveries. An order that comes up again later is fetched from its shop."""
+    return Walk(deliveries, deliveries.c.received_at, delete(deliveries), default_days)
+
+
+def old_requests(default_days: int) -> Walk:
+    """Empties the requests that were sent, and leaves the steps: key, digest, remote id and times.
+
+    What is applied is their fold. A sync that is reopened meanwhile loses nothing: only a step in doubt needs its
+    request.
+    """
+    among = HAS_BODY & steps.c.state.in_(ENDED)
+    return Walk(steps, steps.c.intended_at, update(steps).values(body=b""), default_days, among)
+
+
+def old_attempts(default_days: int, keep_latest: int) -> Walk:
+    """Removes attempts, but the latest few of each sync."""
+    not_latest = attempts.c.claim <= syncs.c.claims - keep_latest
+    return Walk(attempts, attempts.c.ended_at, delete(attempts), default_days, of_sync=not_latest)
 
 
 def drop_old_keys(connection: Connection, *, keep_days: int) -> int:
@@ -54,51 +118,3 @@ def drop_old_keys(connection: Connection, *, keep_days: int) -> int:
         return 0
     mine = tuple_(delivery_keys.c.shop_id, delivery_keys.c.key_hash).in_(pairs)
     return connection.execute(delete(delivery_keys).where(mine)).rowcount
-
-
-def empty_old_requests(connection: Connection, *, keep_days: int) -> int:
-    """Empty up to a batch of requests that finished syncs sent; how many.
-
-    The steps stay, with key, digest, remote id and times: what is applied is their fold. A sync that is reopened
-    meanwhile loses nothing: only a step in doubt needs its request.
-    """
-    finished = select(syncs.c.id).where(~IS_OPEN, syncs.c.id == steps.c.sync_id).exists()
-    old = (
-        select(steps.c.id)
-        .where(HAS_BODY, steps.c.intended_at < after(-keep_days * DAY_SECONDS), steps.c.state.in_(ENDED), finished)
-        .order_by(steps.c.intended_at)
-        .limit(BATCH)
-    )
-    ids = connection.execute(old).scalars().all()
-    mine = (steps.c.id.in_(ids), steps.c.state.in_(ENDED))  # again: it may have been intended anew since
-    return connection.execute(update(steps).where(*mine).values(body=b"")).rowcount if ids else 0
-
-
-@dataclass
-class OldAttempts:
-    """Removes old attempts of finished syncs, but the latest few of each, in walks from the first to the last.
-
-    A walk goes by primary key: those that stay are passed once in each, not in every batch, and need no index.
-    """
-
-    keep_days: int
-    keep_latest: int
-    after_id: int = 0
-
-    def drop(self, connection: Connection) -> int:
-        """Go on by up to a batch of attempts; how many were looked at, 0 at the end of a walk."""
-        ahead = select(attempts.c.id, self._is_old().label("old")).where(attempts.c.id > self.after_id)
-        rows = connection.execute(ahead.order_by(attempts.c.id).limit(BATCH)).all()
-        if not rows or not any(row.old for row in rows):
-            self.after_id = 0
-            return 0
-        finished = exists().where(
-            ~IS_OPEN, syncs.c.id == attempts.c.sync_id, attempts.c.claim <= syncs.c.claims - self.keep_latest
-        )
-        here = attempts.c.id.between(rows[0].id, rows[-1].id)
-        connection.execute(delete(attempts).where(here, self._is_old(), finished))
-        self.after_id = rows[-1].id
-        return len(rows)
-
-    def _is_old(self) -> ColumnElement[bool]:
-        return func.coalesce(attempts.c.ended_at < after(-self.keep_days * DAY_SECONDS), False)

@@ -91,6 +91,7 @@ tenants = Table(
     Column("name", Text, nullable=False),
     Column("active", Boolean, nullable=False),
     Column("tolerance", String(32), nullable=False),
+    Column("keep_days", Integer, CheckConstraint("keep_days >= 3", name="keep_days")),
 )
 
 erps = Table(
@@ -140,6 +141,9 @@ shops = Table(
     Column("config", JSON, nullable=False),
     Column("secrets", LargeBinary, nullable=False),
     Column("active", Boolean, nullable=False),
+    Column(
+        "max_open_deliveries", Integer, CheckConstraint("max_open_deliveries >= 1", name="max_open_deliveries")
+    ),
     UniqueConstraint("tenant_id", "slug"),
 )
 
@@ -198,6 +202,7 @@ DUE_STATE = in_state(State.PENDING, State.RETRYING)
 IN_FLIGHT = in_state(State.QUEUED, State.RUNNING)
 IS_QUEUED = in_state(State.QUEUED)
 IS_RUNNING = in_state(State.RUNNING)
+IS_STOPPED = in_state(State.HELD, State.DEAD)
 IS_OPEN = ~in_state(State.DONE)
 for _name, _columns, _where in (
     ("ix_syncs_due", (syncs.c.gate_id, syncs.c.priority, syncs.c.due_at), DUE_STATE),
@@ -205,6 +210,7 @@ for _name, _columns, _where in (
     ("ix_syncs_in_flight", (syncs.c.gate_id,), IN_FLIGHT),
     ("ix_syncs_lease", (syncs.c.lease_until,), IN_FLIGHT),
     ("ix_syncs_open", (syncs.c.shop_id,), IS_OPEN),
+    ("ix_syncs_stopped", (syncs.c.id,), IS_STOPPED),
 ):
     Index(_name, *_columns, postgresql_where=_where, sqlite_where=_where)
 
@@ -256,7 +262,7 @@ steps = Table(
 )
 
 HAS_BODY = func.length(steps.c.body) > literal_column("0")
-Index("ix_steps_has_body", steps.c.intended_at, postgresql_where=HAS_BODY, sqlite_where=HAS_BODY)
+Index("ix_steps_has_body", steps.c.id, postgresql_where=HAS_BODY, sqlite_where=HAS_BODY)
 
 deliveries = Table(
     "deliveries",
@@ -274,7 +280,6 @@ deliveries = Table(
     UniqueConstraint("sync_id", "version"),
 )
 Index("ix_deliveries_newest", deliveries.c.sync_id, deliveries.c.snapshot_updated_at)
-Index("ix_deliveries_received_at", deliveries.c.received_at)
 
 delivery_keys = Table(
     "delivery_keys",

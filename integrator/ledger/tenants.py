@@ -53,24 +53,30 @@ class ErpFile(_Model):
 
 
 class ShopFile(_Model):
-    """One shop in the file. `key` is the unguessable token in its webhooks' URL."""
+    """One shop in the file. `key` is the unguessable token in its webhooks' URL; `max_open_deliveries` how many
+    may wait before further ones are answered 503.
+    """
 
     slug: Slug
     platform: str
     erp: Slug
     key: FromEnvironment
     active: bool = True
+    max_open_deliveries: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     config: dict[str, Any] = {}
     secrets: dict[str, FromEnvironment | list[FromEnvironment]] = {}
 
 
 class TenantFile(_Model):
-    """One tenant in the file. `tolerance` is how far an order's amounts may be off, in its currency."""
+    """One tenant in the file. `tolerance` is how far an order's amounts may be off, in its currency; `keep_days`
+    how long what its finished syncs came from and did is kept.
+    """
 
     slug: Slug
     name: str
     active: bool = True
     tolerance: Annotated[Decimal, Field(ge=0, le=1, allow_inf_nan=False)] = Decimal("0.01")
+    keep_days: Annotated[int, Field(ge=3, le=3_650)] | None = None
     erps: list[ErpFile] = []
     shops: list[ShopFile] = []
 
@@ -133,6 +139,7 @@ def apply(connection: Connection, file: File, environment: Mapping[str, str], ri
     changes = Changes()
     for tenant in sorted(file.tenants, key=lambda tenant: tenant.slug):
         values = {"name": tenant.name, "active": tenant.active, "tolerance": f"{tenant.tolerance:f}"}
+        values |= {"keep_days": tenant.keep_days}
         stored = _put(connection, tenants, {"slug": tenant.slug}, values)
         changes.note(f"tenant {tenant.slug}", stored)
         gate_of = {}
@@ -186,7 +193,7 @@ def _put_shop(
     if connection.execute(taken).first():
         raise ApplyError(f"shop {shop.slug}: another shop already has this key.")
     values = {"gate_id": gate_id, "platform": shop.platform, "key_hash": hash_key(key)}
-    values |= {"config": shop.config, "active": shop.active}
+    values |= {"config": shop.config, "active": shop.active, "max_open_deliveries": shop.max_open_deliveries}
     return _put(connection, shops, {"tenant_id": tenant_id, "slug": shop.slug}, values, secrets, ring)
 
 

@@ -180,6 +180,9 @@ def wrong_shop(**changes: Any) -> list[JSON]:
         ("tenants: [{slug: A!}]", ["tenants[0].slug: ", "tenants[0].name: "]),
         ([tenant(more=1)], ["tenants[0].more: "]),
         ([tenant(tolerance="-1")], ["tenants[0].tolerance: "]),
+        ([tenant(keep_days=2)], ["tenants[0].keep_days: Input should be greater than or equal to 3"]),
+        ([tenant(keep_days="a while")], ["tenants[0].keep_days: Input should be a valid integer"]),
+        (wrong_shop(max_open_deliveries=0), ["shops[0].max_open_deliveries: Input should be greater than"]),
         ([tenant("acme", shop(erp="other"))], ["tenants[0]: shop de: there is no management system other"]),
         (wrong_shop(key="plain-text-key-0123456789abcdef"), ["tenants[0].shops[0].key: "]),
         (wrong_shop(secrets={"webhook": "hunter2"}), ["shops[0].secrets.webhook: must be {env: NAME}, or a list"]),
@@ -192,7 +195,7 @@ def wrong_shop(**changes: Any) -> list[JSON]:
         ([tenant("acme", shop(), shop("at"))], ["shop at: another shop already has this key"]),
         ([tenant(), tenant("bolt", shop("at"))], ["shop at: another shop already has this key"]),
     ],
-    ids=range(19),
+    ids=range(22),
 )
 def test_given_a_file_with_something_wrong_when_applied_then_it_is_said_and_nothing_changes(
     sqlite_ledger: Ledger, write: Callable[[Any], str], content: Any, sentences: list[str]
@@ -203,6 +206,23 @@ def test_given_a_file_with_something_wrong_when_applied_then_it_is_said_and_noth
     assert len(result.stderr.splitlines()) == max(len(sentences), 1)
     assert "hunter2" not in result.stderr
     assert [count(sqlite_ledger, table) for table in (tenants, erps, gates, shops)] == [0, 0, 0, 0]
+
+
+def test_given_a_tenant_that_says_how_long_it_keeps_when_applied_then_it_is_shown_and_can_be_taken_back(
+    run: Run, write: Callable[[Any], str], ledger: Ledger
+) -> None:
+    assert run("tenants", "apply", write([tenant()]), env=ENVIRONMENT).exit_code == 0
+    changed = run(
+        "tenants", "apply", write([tenant("acme", shop(max_open_deliveries=9), keep_days=7)]), env=ENVIRONMENT
+    )
+    assert changed.output.splitlines() == [
+        "tenant acme: changed keep_days",
+        "shop acme/de: changed max_open_deliveries",
+    ]
+    assert "acme (Acme), keeps 7 days\n" in run("tenants", "list").output
+    assert json.loads(run("tenants", "list", "--json").output)["tenants"][0]["keep_days"] == 7
+    run("tenants", "apply", write([tenant()]), env=ENVIRONMENT)
+    assert "acme (Acme)\n" in run("tenants", "list").output
 
 
 def test_given_a_file_that_fails_at_its_end_when_applied_then_nothing_of_it_stays(

@@ -47,6 +47,22 @@ def test_given_a_shop_at_its_cap_when_posted_then_503_for_that_shop_only(
     assert made.counted("over_cap", tenant="acme", shop="de") == 2
 
 
+def test_given_a_shop_with_a_cap_of_its_own_when_posted_then_that_holds_whatever_the_others_have(
+    monkeypatch: pytest.MonkeyPatch, ledger: Ledger
+) -> None:
+    store(ledger, tenant("acme", shop(max_open_deliveries=1), shop("at", "KEY_2")))
+    made = site(monkeypatch, ledger, max_open_deliveries=3)
+    statuses = {
+        key: [
+            made.post(order_body(number), url=f"/webhooks/shopify/{KEYS[key]}").status_code for number in range(5)
+        ]
+        for key in ("KEY", "KEY_2")
+    }
+    assert statuses == {"KEY": [200, 503, 503, 503, 503], "KEY_2": [200, 200, 200, 503, 503]}
+    assert "as it may have: 1." in made.post(order_body(9)).get_data(as_text=True)
+    assert made.rows() == (4, 4)
+
+
 def test_given_a_backlog_from_before_when_a_process_starts_then_its_first_webhook_is_refused_too(
     monkeypatch: pytest.MonkeyPatch, ledger: Ledger
 ) -> None:

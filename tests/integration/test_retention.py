@@ -3,17 +3,22 @@
 from typing import Any
 
 import pytest
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from integrator.clock import after, now
 from integrator.erps.base import StepKind
 from integrator.ledger.audit import audit
 from integrator.ledger.engine import Ledger
-from integrator.ledger.retention import OldAttempts, drop_old_deliveries, drop_old_keys, empty_old_requests
-from integrator.ledger.schema import State, StepState, attempts, deliveries, delivery_keys, steps, syncs
+from integrator.ledger.retention import Walk, drop_old_keys, old_attempts, old_deliveries, old_requests
+from integrator.ledger.schema import State, StepState, attempts, deliveries, delivery_keys, steps, syncs, tenants
 from tests.integration.test_converge import Bench
 from tests.plans import analyze, plans
 from tests.support import deliver, delivery, make_tenant, order
+
+
+def walked(connection: Connection, walk: Walk) -> int:
+    """Walk once from the first row to the last that is old; how many rows were looked at."""
+    return sum(iter(lambda: walk.go_on(connection), 0))
 
 
 def test_given_old_and_new_deliveries_when_dropped_then_only_old_ones_of_finished_syncs_leave(
@@ -28,12 +33,47 @@ def test_given_old_and_new_deliveries_when_dropped_then_only_old_ones_of_finishe
         old = deliveries.c.sync_id != finished_new
         connection.execute(update(deliveries).where(old).values(received_at=after(-31 * 86_400)))
         connection.execute(update(delivery_keys).values(received_at=after(-31 * 86_400)))
-        assert drop_old_deliveries(connection, keep_days=30) == 1
-        assert drop_old_deliveries(connection, keep_days=30) == 0
+        assert walked(connection, old_deliveries(30)) == 3
         assert drop_old_keys(connection, keep_days=30) == 3
         left = connection.execute(select(deliveries.c.sync_id).order_by(deliveries.c.id)).scalars().all()
         assert left == [open_old, finished_new]
         assert connection.execute(select(func.count()).select_from(delivery_keys)).scalar_one() == 0
+        assert audit(connection) == []
+
+
+@pytest.mark.parametrize(("batch", "default"), [(2, 30), (100, 30), (2, 5)])
+def test_given_tenants_that_keep_more_and_less_when_old_things_leave_then_each_by_its_own_days(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, batch: int, default: int
+) -> None:
+    monkeypatch.setattr("integrator.ledger.retention.BATCH", batch)
+    keep = {"long": 400, "short": 7, "unsaid": None}
+    sync_of = {}
+    for slug, days in keep.items():
+        bench = Bench(ledger, make_tenant(ledger, slug))
+        sync_of[slug] = [bench.deliver(order(f"{slug}{number}")) for number in range(3)]
+        for sync_id in sync_of[slug]:
+            bench.run(sync_id)
+        bench.deliver(order(f"{slug}2", minute=1))  # the third is open
+        with ledger.write() as connection:
+            connection.execute(update(tenants).where(tenants.c.slug == slug).values(keep_days=days))
+    with ledger.write() as connection:
+        ten_days, first = after(-10 * 86_400), deliveries.c.version == 1
+        connection.execute(update(deliveries).where(first).values(received_at=ten_days))
+        connection.execute(update(steps).values(intended_at=ten_days))
+        connection.execute(update(attempts).values(ended_at=ten_days))
+
+        for walk in (old_deliveries(default), old_requests(default), old_attempts(default, 0)):
+            walked(connection, walk)
+
+        leave = {*sync_of["short"][:2], *(sync_of["unsaid"][:2] if default == 5 else [])}
+        everyone = {sync_id for several in sync_of.values() for sync_id in several}
+        for left in (
+            select(deliveries.c.sync_id).where(first),
+            select(steps.c.sync_id).where(func.length(steps.c.body) > 0),
+            select(attempts.c.sync_id),
+        ):
+            assert set(connection.execute(left).scalars()) == everyone - leave, left
+        assert len(connection.execute(select(steps.c.id)).all()) == len(everyone), "a step is history, and stays"
         assert audit(connection) == []
 
 
@@ -67,7 +107,8 @@ def test_given_old_requests_when_emptied_then_only_those_of_finished_syncs_and_a
     with bench.ledger.write() as connection:
         kept = select(steps.c.key, steps.c.digest, steps.c.remote_id, steps.c.applied_at).order_by(steps.c.id)
         before = connection.execute(kept).all()
-        assert [empty_old_requests(connection, keep_days=30) for _ in range(3)] == [2, 1, 0]
+        walk = old_requests(30)
+        assert [walk.go_on(connection) for _ in range(5)] == [2, 2, 0, 2, 0], "what stays is passed again, once"
         assert connection.execute(kept).all() == before
 
     assert bodies(bench) == [False, False, False, True, True]
@@ -82,7 +123,7 @@ def test_given_emptied_requests_when_the_order_lives_on_then_every_step_is_as_be
     bench.run(sync_id)
     with bench.ledger.write() as connection:
         connection.execute(update(steps).values(intended_at=OLD))
-        assert empty_old_requests(connection, keep_days=30) == 1
+        assert walked(connection, old_requests(30)) == 1
 
     for document in (order(minute=1), order(minute=2, quantity=3), order(minute=3, quantity=3, cancelled=True)):
         bench.deliver(document)
@@ -107,9 +148,9 @@ def test_given_many_attempts_when_dropped_then_open_syncs_and_the_latest_of_each
     with bench.ledger.write() as connection:
         connection.execute(update(attempts).where(attempts.c.claim < 4).values(ended_at=OLD))
 
-    old = OldAttempts(keep_days=30, keep_latest=2)
+    old = old_attempts(30, keep_latest=2)
     with bench.ledger.write() as connection:
-        walk = [old.drop(connection) for _ in range(4)]
+        walk = [old.go_on(connection) for _ in range(4)]
         left = connection.execute(select(attempts.c.sync_id, attempts.c.claim).order_by(attempts.c.id)).all()
 
     assert walk == [3, 3, 0, 3]
@@ -132,18 +173,26 @@ def test_given_much_that_stays_when_old_things_leave_then_by_an_index_and_never_
     }
     step |= {"state": StepState.APPLIED, "claim": 1, "sends": 1, "digest": "d", "remote_id": "1"}
     attempt = {"sync_id": sync_id, "wanted": 1, "worker": "w", "outcome": "done"}
+    webhook: dict[str, Any] = {"shop_id": bench.world.shop_id, "sync_id": sync_id, "topic": "t", "headers": {}}
+    webhook |= {"body": b"", "body_hash": "h"}
     with bench.ledger.write() as connection:
         keys = [{"key": str(number)} for number in range(5_000)]
         connection.execute(insert(steps).values(**step, intended_at=OLD, applied_at=now()), keys)
         claims = [{"claim": number} for number in range(2, 5_000)]
         connection.execute(update(steps).values(intended_at=OLD))
         connection.execute(insert(attempts).values(**attempt, started_at=OLD, ended_at=OLD), claims)
+        versions = [{"version": number} for number in range(2, 5_000)]
+        connection.execute(insert(deliveries).values(**webhook, received_at=OLD), versions)
     analyze(bench.ledger)
 
-    emptied = plans(bench.ledger, lambda connection: empty_old_requests(connection, keep_days=30), about="steps")
-    walked = plans(bench.ledger, OldAttempts(30, 5).drop, about="attempts")
+    emptied = plans(bench.ledger, old_requests(30).go_on, about="steps")
+    dropped = plans(bench.ledger, old_attempts(30, 5).go_on, about="attempts")
+
+    left = plans(bench.ledger, old_deliveries(30).go_on, about="deliveries")
 
     assert "ix_steps_has_body" in emptied[0].plan, emptied
-    assert len(emptied) == len(walked) == 2
+    assert len(left) == 2
+    assert not any(plan.scans("deliveries") for plan in left), left
+    assert len(emptied) == len(dropped) == 2
     assert not any(plan.scans("steps") for plan in emptied), emptied
-    assert not any(plan.scans("attempts") for plan in walked), walked
+    assert not any(plan.scans("attempts") for plan in dropped), dropped
