@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from integrator.logs import describe, get_logger
@@ -27,11 +27,15 @@ class Busy(Exception):
 
 
 class Job(Generic[Item, Result]):
-    """One request's item, and what became of it. `deadline` is in seconds of `time.monotonic()`."""
+    """One request's item, and what became of it. `deadline` is in seconds of `time.monotonic()`.
+
+    `tried` is for the work to say that this one has been in its way before.
+    """
 
     def __init__(self, item: Item, deadline: float) -> None:
         self.item = item
         self.deadline = deadline
+        self.tried = False
         self._settled = threading.Event()
         self._results: list[Result] = []
         self._error: BaseException | None = None
@@ -71,6 +75,7 @@ class Job(Generic[Item, Result]):
 class Batcher(Generic[Item, Result]):
     """Takes the jobs that are there, up to `size`, and hands them to `work`, which settles each.
 
+    Those that `work` returns wait again, behind all others, for as long as somebody waits for them.
     The thread starts with the first job, in the process that asks. An exception in `work` fails the jobs that
     it left unsettled. Should the thread die of anything worse, all that wait fail at once, `trouble` says so,
     and the next job starts a new one.
@@ -82,7 +87,7 @@ class Batcher(Generic[Item, Result]):
     def __init__(
         self,
         name: str,
-        work: Callable[[list[Job[Item, Result]]], None],
+        work: Callable[[list[Job[Item, Result]]], Sequence[Job[Item, Result]]],
         *,
         size: int,
         stall_seconds: float,
@@ -164,11 +169,14 @@ class Batcher(Generic[Item, Result]):
             return [self._waiting.popleft() for _ in range(min(self._size, len(self._waiting)))]
 
     def _serve(self, batch: list[Job[Item, Result]]) -> None:
+        again: Sequence[Job[Item, Result]] = ()
         try:
-            self._work(batch)
+            again = self._work(batch)
         except Exception as error:  # noqa: BLE001 - each caller learns of it
             _fail(batch, error)
-        _fail(batch, Busy(f"the {self.name} left it undone"))
+        with self._changed:
+            self._waiting.extend(job for job in again if not job.late)
+        _fail([job for job in batch if job not in again], Busy(f"the {self.name} left it undone"))
 
     def _die(self, batch: list[Job[Item, Result]], error: BaseException) -> None:
         with self._changed:

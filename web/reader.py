@@ -40,10 +40,11 @@ class Reader:
         """Run the query in a reading transaction. Raises Busy, or what the query raised."""
         return cast("Result", self._batcher.ask(query, deadline))
 
-    def _work(self, jobs: list[Job[Callable[[Connection], Any], Any]]) -> None:
+    def _work(self, jobs: list[Job[Callable[[Connection], Any], Any]]) -> tuple[()]:
         for job in jobs:
             if not job.late:
                 self._settle(job)
+        return ()
 
     def _settle(self, job: Job[Callable[[Connection], Any], Any]) -> None:
         try:

@@ -19,6 +19,9 @@ log = get_logger(__name__)
 LOCK_TIMEOUT_MS = 100
 """How long one batch waits for a row that somebody else holds (D2)."""
 
+LOCK_NOT_AVAILABLE = "55P03"
+"""What PostgreSQL says when that time is over."""
+
 GAUGE_SECONDS = 10.0
 """How long a shop's count of open deliveries is used before it is counted again."""
 
@@ -105,17 +108,19 @@ class Writer:
         """What is wrong with the writer's thread, for people; None when nothing is."""
         return self._batcher.trouble()
 
-    def _work(self, jobs: list[Job[Arrived, Accepted]]) -> None:
+    def _work(self, jobs: list[Job[Arrived, Accepted]]) -> list[Job[Arrived, Accepted]]:
+        """Keep them; those whose sync somebody else holds just now come back."""
         jobs = self._within_cap(jobs)
-        if not jobs:
-            return
-        try:
-            kept = self._commit(jobs)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the others are kept
-            log.warning("batch_failed", size=len(jobs), **describe(type(error), error.__traceback__))
-            self._one_by_one(jobs)
-        else:
-            self._settle(jobs, kept)
+        held = {job.item.delivery.sync_key for job in jobs if job.tried}
+        fresh = [job for job in jobs if job.item.delivery.sync_key not in held]
+        if fresh:
+            try:
+                kept = self._commit(fresh)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others are kept
+                log.warning("batch_failed", size=len(fresh), **describe(type(error), error.__traceback__))
+            else:
+                self._settle(fresh, kept)
+        return self._one_by_one([job for job in jobs if not job.settled])
 
     def _within_cap(self, jobs: list[Job[Arrived, Accepted]]) -> list[Job[Arrived, Accepted]]:
         shops = {job.item.shop.shop_id: job.item.shop for job in jobs}
@@ -135,23 +140,39 @@ class Writer:
         with self._ledger.write(lock_timeout_ms=LOCK_TIMEOUT_MS) as connection:
             return accept(connection, [job.item.delivery for job in jobs])
 
-    def _one_by_one(self, jobs: list[Job[Arrived, Accepted]]) -> None:
-        """Redo a failed batch, so that only the guilty rows fail (D2)."""
-        guilty = set()
-        for job in jobs:
+    def _one_by_one(self, jobs: list[Job[Arrived, Accepted]]) -> list[Job[Arrived, Accepted]]:
+        """Redo a failed batch, so that only the guilty rows fail (D2). Those that somebody holds are given back.
+
+        Each wait for a row costs all others theirs: so one that was held before is waited for in a round at most,
+        and none twice.
+        """
+        held: set[tuple[int, int, str, str]] = set()
+        behind, last = [], []
+        for job in sorted(jobs, key=lambda one: one.tried):
             key = job.item.delivery.sync_key
-            if job.late or key in guilty:  # each wait for one and the same row would cost the others theirs
+            if job.late:
                 job.fail(Busy("the ledger could not keep it in time"))
-                continue
-            try:
-                kept = self._commit([job])
-            except UNREACHABLE as error:
-                guilty.add(key)
-                job.fail(Busy(f"the ledger could not keep it ({type(error).__name__})"))
-            except Exception as error:  # noqa: BLE001 - the request answers for it
-                job.fail(error)
-            else:
-                self._settle([job], kept)
+            elif job.tried and held - {key}:
+                behind.append(job)
+            elif key in held or self._is_held(job):
+                held.add(key)
+                job.tried = True
+                last.append(job)
+        return [*behind, *last]
+
+    def _is_held(self, job: Job[Arrived, Accepted]) -> bool:
+        """Keep one by itself, unless somebody holds its sync."""
+        try:
+            kept = self._commit([job])
+        except UNREACHABLE as error:
+            if getattr(getattr(error, "orig", None), "sqlstate", None) == LOCK_NOT_AVAILABLE:
+                return True
+            job.fail(Busy(f"the ledger could not keep it ({type(error).__name__})"))
+        except Exception as error:  # noqa: BLE001 - the request answers for it
+            job.fail(error)
+        else:
+            self._settle([job], kept)
+        return False
 
     def _settle(self, jobs: Sequence[Job[Arrived, Accepted]], kept: Sequence[Accepted]) -> None:
         for job, accepted in zip(jobs, kept, strict=True):

@@ -188,7 +188,7 @@ def test_given_one_row_that_the_database_refuses_when_batched_then_it_alone_fail
     assert all(sync.wanted == 1 for sync in all_syncs(ledger))
 
 
-def test_given_an_order_that_somebody_holds_when_batched_then_the_others_are_kept_and_its_own_come_back(
+def test_given_an_order_that_somebody_holds_when_batched_then_the_others_are_kept_and_its_own_when_it_is_free(
     monkeypatch: pytest.MonkeyPatch, postgresql_ledger: Ledger
 ) -> None:
     ledger = postgresql_ledger
@@ -203,24 +203,46 @@ def test_given_an_order_that_somebody_holds_when_batched_then_the_others_are_kep
         with held_up(made, monkeypatch, world, waiting=12):
             outcomes = Outcomes(made, items)
             monkeypatch.setattr(made, "_commit", counting(made, tries))
-        results = outcomes.wait()
+        end = time.monotonic() + 10
+        while len(tries) < 13:  # the others are kept, and it is looked again
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        assert {one.external_id: one.wanted for one in all_syncs(ledger)} == {
+            "0": 1,
+            "1": 1,
+            "2": 3,
+            "3": 3,
+            "4": 3,
+        }
+    results = outcomes.wait()
 
-    assert tries == [12] + [1] * 10  # nine that are kept, and one look at the order that is held
-    refused = [
-        item.delivery.external_id for item, one in zip(items, results, strict=True) if isinstance(one, Busy)
-    ]
-    assert refused == ["1", "1", "1"]
-    assert {sync.external_id: sync.wanted for sync in all_syncs(ledger)} == {
-        "0": 1,
-        "1": 1,
-        "2": 3,
-        "3": 3,
-        "4": 3,
-    }
-    assert count(ledger, delivery_keys) == 9
-    again = Outcomes(made, [item for item in items if item.delivery.external_id == "1"]).wait()
-    assert not any(one.duplicate for one in again if isinstance(one, Accepted))
-    assert len(again) == 3
+    assert all(isinstance(one, Accepted) and not one.duplicate for one in results)
+    assert tries[:11] == [12] + [1] * 10  # nine that are kept, and one look at the order that is held
+    assert set(tries[11:]) == {1}
+    assert {one.external_id: one.wanted for one in all_syncs(ledger)} == {"0": 1, "1": 4, "2": 3, "3": 3, "4": 3}
+
+
+def test_given_an_order_that_stays_held_when_its_time_is_up_then_it_is_busy_and_others_were_kept_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, postgresql_ledger: Ledger
+) -> None:
+    ledger = postgresql_ledger
+    world = make_tenant(ledger)
+    made = make_writer(ledger)
+    for number in (1, 2):
+        made.keep(arrived(world, number), time.monotonic() + 10)
+
+    with ledger.write() as connection:
+        connection.execute(update(syncs).where(syncs.c.external_id.in_(["1", "2"])).values(priority=1))
+        held = Outcomes(made, [arrived(world, number) for number in (1, 2, 1)], seconds=1)
+        others = Outcomes(made, [arrived(world, number) for number in range(3, 23)], threads=1)
+        assert all(isinstance(one, Accepted) for one in others.wait())
+        refused = held.wait()
+        connection.rollback()
+
+    assert all(isinstance(one, Busy) for one in refused)
+    assert not made._batcher._waiting
+    assert count(ledger, deliveries) == 22
+    assert isinstance(made.keep(arrived(world, 1), time.monotonic() + 10), Accepted)
 
 
 @contextmanager

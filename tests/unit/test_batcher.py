@@ -3,23 +3,24 @@
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from web import batcher
 from web.batcher import Batcher, Busy, Job
 
-Work = Callable[[list[Job[int, int]]], None]
+Work = Callable[[list[Job[int, int]]], Sequence[Job[int, int]]]
 
 
 def soon(seconds: float = 10.0) -> float:
     return time.monotonic() + seconds
 
 
-def double(jobs: list[Job[int, int]]) -> None:
+def double(jobs: list[Job[int, int]]) -> list[Job[int, int]]:
     for job in jobs:
         job.succeed(job.item * 2)
+    return []
 
 
 class Gate:
@@ -30,11 +31,11 @@ class Gate:
         self.entered = threading.Event()
         self.open = threading.Event()
 
-    def work(self, jobs: list[Job[int, int]]) -> None:
+    def work(self, jobs: list[Job[int, int]]) -> list[Job[int, int]]:
         self.batches.append([job.item for job in jobs])
         self.entered.set()
         assert self.open.wait(10)
-        double(jobs)
+        return double(jobs)
 
 
 def make(work: Work, **changes: float) -> Batcher[int, int]:
@@ -133,11 +134,12 @@ def test_given_a_stalled_batch_when_asked_then_it_is_refused_at_once_and_told() 
 
 
 def test_given_work_that_raises_when_asked_then_those_left_unsettled_learn_of_it() -> None:
-    def work(jobs: list[Job[int, int]]) -> None:
+    def work(jobs: list[Job[int, int]]) -> list[Job[int, int]]:
         for job in jobs:
             if job.item < 0:
                 raise ValueError(job.item)
             job.succeed(job.item)
+        return []
 
     made = make(work)
 
@@ -148,14 +150,52 @@ def test_given_work_that_raises_when_asked_then_those_left_unsettled_learn_of_it
 
 def test_given_work_that_forgets_a_job_when_asked_then_the_job_is_busy() -> None:
     with pytest.raises(Busy):
-        make(lambda _jobs: None).ask(1, soon())
+        make(lambda _jobs: []).ask(1, soon())
+
+
+def test_given_work_that_gives_a_job_back_when_others_wait_then_it_comes_after_them() -> None:
+    gate = Gate()
+
+    def work(jobs: list[Job[int, int]]) -> list[Job[int, int]]:
+        if not gate.batches:
+            gate.work([])
+            gate.batches[0] = [job.item for job in jobs]
+            return jobs
+        return gate.work(jobs)
+
+    made = make(work, size=1)
+    threads, answers = ask_in_background(made, [0])
+    assert gate.entered.wait(10)
+    more, _ = ask_in_background(made, [1])
+    wait_for(lambda: len(made._waiting) == 1)
+
+    gate.open.set()
+    for thread in threads + more:
+        thread.join()
+
+    assert gate.batches == [[0], [1], [0]]
+    assert answers == [0]
+
+
+def test_given_work_that_gives_a_job_back_for_ever_when_its_time_is_up_then_it_is_busy_and_waits_no_more() -> None:
+    def work(jobs: list[Job[int, int]]) -> list[Job[int, int]]:
+        time.sleep(0.01)
+        return jobs
+
+    made = make(work)
+
+    with pytest.raises(Busy):
+        made.ask(1, soon(0.2))
+
+    wait_for(lambda: made._busy_since is None)
+    assert not made._waiting
 
 
 def dying() -> Batcher[int, int]:
-    def work(jobs: list[Job[int, int]]) -> None:
+    def work(jobs: list[Job[int, int]]) -> list[Job[int, int]]:
         if jobs[0].item < 0:
             raise SystemExit
-        double(jobs)
+        return double(jobs)
 
     return make(work)
 
@@ -188,7 +228,7 @@ def test_given_a_thread_that_died_long_ago_when_checked_then_the_check_starts_an
 def test_given_jobs_that_wait_when_the_thread_dies_then_they_fail_at_once() -> None:
     gate = Gate()
 
-    def work(jobs: list[Job[int, int]]) -> None:
+    def work(jobs: list[Job[int, int]]) -> list[Job[int, int]]:
         gate.work(jobs)
         raise SystemExit
 
