@@ -10,8 +10,8 @@ from integrator.ledger.schema import (
     CAUSES,
     DUE_STATE,
     IN_FLIGHT,
-    IS_OPEN,
     IS_QUEUED,
+    IS_STOPPED,
     Priority,
     State,
     gates,
@@ -27,18 +27,14 @@ OPEN_STATES = tuple(state for state in State if state is not State.DONE)
 def open_syncs(connection: Connection) -> dict[str, int]:
     """How many syncs are in each open state.
 
-    What is due, what is in flight, and what is stopped are counted by an index each. Of the last there is none of
-    its own, so that behind a backlog of more than CAP some may not be seen; the counter of attempts has all.
+    What is due, what is in flight, and what is stopped are counted by an index each, so that a backlog of one hides
+    none of the others.
     """
     found = dict.fromkeys(map(str, OPEN_STATES), 0)
-    for where, states in (
-        (DUE_STATE, (State.PENDING, State.RETRYING)),
-        (IN_FLIGHT, (State.QUEUED, State.RUNNING)),
-        (IS_OPEN, (State.HELD, State.DEAD)),
-    ):
+    for where in (DUE_STATE, IN_FLIGHT, IS_STOPPED):
         read = select(syncs.c.state).where(where).limit(CAP).subquery()
         counted = connection.execute(select(read.c.state, func.count()).group_by(read.c.state)).all()
-        found |= {state: count for state, count in counted if state in states}
+        found |= {state: count for state, count in counted}
     return found
 
 

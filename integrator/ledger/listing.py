@@ -8,7 +8,7 @@ from typing import Any, TypedDict, Unpack
 from sqlalchemy import ColumnElement, Connection, func, select, true
 
 from integrator.clock import after as seconds_from_now
-from integrator.ledger.schema import IS_OPEN, State, in_state, shops, syncs, tenants
+from integrator.ledger.schema import IS_OPEN, IS_STOPPED, State, in_state, shops, syncs, tenants
 
 STOPPED = (State.HELD, State.DEAD)
 """States that only a person, or a newer delivery, ends."""
@@ -118,13 +118,20 @@ def listing(
         .where(
             in_state(*states),
             syncs.c.id > after,
-            IS_OPEN if State.DONE not in states else true(),
+            _among(states),
             *chosen(**filters),
         )
         .order_by(syncs.c.id)
         .limit(limit)
     )
     return [Listed(**row) for row in connection.execute(query).mappings()]
+
+
+def _among(states: Collection[State]) -> ColumnElement[bool]:
+    """A condition that all these states fulfil and that has an index, where there is one."""
+    if set(states) <= set(STOPPED):
+        return IS_STOPPED
+    return true() if State.DONE in states else IS_OPEN
 
 
 def groups(connection: Connection, *, tenant: str | None = None, limit: int = 50) -> list[Group]:
@@ -142,7 +149,7 @@ def groups(connection: Connection, *, tenant: str | None = None, limit: int = 50
         )
         .join(shops, syncs.c.shop_id == shops.c.id)
         .join(tenants, shops.c.tenant_id == tenants.c.id)
-        .where(in_state(*STOPPED), IS_OPEN)
+        .where(IS_STOPPED)
         .group_by(*what)
         .order_by(count.desc(), *what)
         .limit(limit)

@@ -5,7 +5,7 @@ from sqlalchemy import Connection, update
 
 from integrator.clock import after, now
 from integrator.config import Settings
-from integrator.ledger import gauges
+from integrator.ledger import gauges, listing
 from integrator.ledger.engine import Ledger
 from integrator.ledger.schema import State, gates
 from integrator.metrics import METRICS, Kind, Meters
@@ -74,6 +74,7 @@ def test_given_a_backlog_over_the_cap_when_counted_then_no_more_rows_are_read(
         found = gauges.open_syncs(connection)
     assert found["pending"] + found["retrying"] == 5
     assert found["queued"] + found["running"] == 5
+    assert found["held"] == 5, "the others hide none of these"
 
 
 def test_given_a_big_table_when_the_gauges_are_read_then_by_an_index_and_never_through_it(stocked: Ledger) -> None:
@@ -81,6 +82,16 @@ def test_given_a_big_table_when_the_gauges_are_read_then_by_an_index_and_never_t
         found = plans(stocked, query, about="syncs")
         assert found
         assert [plan for plan in found if plan.scans("syncs")] == []
+
+
+def test_given_a_backlog_when_the_stopped_are_counted_or_listed_then_by_their_own_index(stocked: Ledger) -> None:
+    with stocked.write() as connection:
+        add(connection, 2, State.RETRYING, 10_000, due_at=after(600), kind="stock")
+    analyze(stocked)
+    for query in (gauges.open_syncs, listing.listing, listing.groups):
+        found = plans(stocked, query, about="syncs")
+        assert [plan for plan in found if plan.scans("syncs")] == []
+        assert len([plan for plan in found if "ix_syncs_stopped" in plan.plan]) == 1, found
 
 
 def test_given_a_metrics_port_when_the_scheduler_reads_its_gauges_then_each_has_a_value(
