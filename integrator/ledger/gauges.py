@@ -27,14 +27,14 @@ OPEN_STATES = tuple(state for state in State if state is not State.DONE)
 def open_syncs(connection: Connection) -> dict[str, int]:
     """How many syncs are in each open state.
 
-    What is due, what is in flight, and what is stopped are counted by an index each, so that a backlog of one hides
-    none of the others.
+    What is due, what is in flight, and what is stopped are counted by an index each, so that a backlog of one
+    hides none of the others.
     """
     found = dict.fromkeys(map(str, OPEN_STATES), 0)
     for where in (DUE_STATE, IN_FLIGHT, IS_STOPPED):
         read = select(syncs.c.state).where(where).limit(CAP).subquery()
-        counted = connection.execute(select(read.c.state, func.count()).group_by(read.c.state)).all()
-        found |= {state: count for state, count in counted}
+        counted = connection.execute(select(read.c.state, func.count()).group_by(read.c.state))
+        found |= {row[0]: row[1] for row in counted}
     return found
 
 
