@@ -20,7 +20,7 @@ from flask.cli import AppGroup
 from pydantic import ValidationError
 
 from integrator import checkup, readiness
-from integrator.ledger import migrate, restore
+from integrator.ledger import backup, migrate, restore
 from integrator.ledger.tenants import File, apply
 from integrator.ledger.transitions import hurry
 from integrator.secrets import new_key
@@ -92,6 +92,21 @@ def rotate_keys() -> None:
     migrate.check(ledger)
     for what, count in rotate(ledger, ring).items():
         click.echo(f"{what}: {count} encrypted with the first key")
+
+
+@ledger_group.command("backup")
+@click.argument("path", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path))
+@_told
+def backup_ledger(path: Path) -> None:
+    """Copy an SQLite ledger to FILE, while all goes on. For PostgreSQL there are pg_dump and bin/backup.
+
+    It holds personal data, and the credentials as they are encrypted: keep INTEGRATOR_SECRET_KEYS elsewhere.
+    """
+    try:
+        size = backup.copy(services().ledger, path)
+    except backup.NoBackup as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{path}: {size} bytes")
 
 
 def _instant(_context: click.Context, _parameter: click.Parameter, value: str) -> datetime:
