@@ -57,6 +57,11 @@ class Settings(BaseSettings):
         description="Processes of the whole installation that work on a PostgreSQL ledger: web processes, workers "
         "and schedulers. With the pool's size they must leave a fifth of its max_connections free.",
     )
+    ledger_disk: str | None = Field(
+        None,
+        description="A folder on the ledger's disk, whose free space the scheduler measures. Default: "
+        "SQLite's folder; of a PostgreSQL elsewhere only its own server can tell.",
+    )
     allow_lossy_ledger: bool = Field(
         False,
         description="Start although the ledger may lose what it acknowledged "

@@ -143,6 +143,13 @@ DEAD_LETTERS = Metric(
     "scheduler",
     ("queue",),
 )
+LEDGER_DISK = Metric(
+    "integrator_ledger_disk_free_ratio",
+    Kind.GAUGE,
+    "The free share of the disk that holds the ledger, 0 to 1; only where INTEGRATOR_LEDGER_DISK or SQLite's file "
+    "says which that is.",
+    "scheduler",
+)
 ROUND_AT = Metric(
     "integrator_scheduler_round_timestamp_seconds",
     Kind.GAUGE,
@@ -171,6 +178,7 @@ METRICS = (
     GATES_SHUT,
     QUEUE_MESSAGES,
     DEAD_LETTERS,
+    LEDGER_DISK,
     ROUND_AT,
     CHORES_FAILED,
 )

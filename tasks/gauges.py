@@ -1,5 +1,6 @@
 """What only the scheduler shows: how ledger and queues stand, and that the loop goes round."""
 
+import shutil
 import time
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -12,6 +13,7 @@ from integrator.logs import get_logger
 from integrator.metrics import (
     DEAD_LETTERS,
     GATES_SHUT,
+    LEDGER_DISK,
     OLDEST_DUE,
     QUEUE_MESSAGES,
     ROUND_AT,
@@ -57,6 +59,15 @@ def read_ledger(ledger: Ledger) -> None:
         meters().replace(GATES_SHUT, gauges.shut_gates(connection))
         oldest = {queue.name: gauges.oldest_due_seconds(connection, [queue.kind]) for queue in queues.QUEUES}
     meters().replace(OLDEST_DUE, oldest)
+
+
+def read_disk(ledger: Ledger) -> None:
+    """Read how much room the ledger's disk has, where that can be known. Raises OSError."""
+    folder = settings().ledger_disk or ledger.folder
+    if not settings().metrics_port or folder is None:
+        return
+    disk = shutil.disk_usage(folder)
+    meters().set(LEDGER_DISK, disk.free / disk.total)
 
 
 def read_queues() -> None:

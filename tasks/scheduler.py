@@ -51,7 +51,7 @@ class Chore:
         self.next_at = now + self.every_seconds
         try:
             self.do()
-        except (SQLAlchemyError, BotoCoreError, ClientError) as error:
+        except (SQLAlchemyError, BotoCoreError, ClientError, OSError) as error:
             meters().count(CHORES_FAILED, chore=self.name)
             log.warning("chore_failed", chore=self.name, error=type(error).__name__)
         except Exception:
@@ -70,6 +70,7 @@ def chores(ledger: Ledger, dispatcher: Dispatcher) -> list[Chore]:
         ),
         *_housekeeping(ledger),
         Chore("read the ledger's gauges", GAUGE_SECONDS, partial(gauges.read_ledger, ledger)),
+        Chore("measure the ledger's disk", GAUGE_SECONDS, partial(gauges.read_disk, ledger)),
         Chore("read the queues' gauges", GAUGE_SECONDS, gauges.read_queues),
     ]
 

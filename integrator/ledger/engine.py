@@ -129,6 +129,11 @@ class Ledger:
                         f"Set it to on, or set INTEGRATOR_ALLOW_LOSSY_LEDGER=true for throw-away data."
                     )
 
+    @property
+    def folder(self) -> Path | None:
+        """Where the ledger's file is; None for one that a server keeps."""
+        return Path(self.url.database or "").absolute().parent if self.on_sqlite else None
+
     def max_connections(self) -> int | None:
         """How many connections the server takes in all, from everybody; None on SQLite, which counts none."""
         if self.on_sqlite:

@@ -1,5 +1,10 @@
 """The gauges: what they count, and that they stay cheap whatever waits."""
 
+import re
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 from sqlalchemy import Connection, update
 
@@ -8,7 +13,7 @@ from integrator.config import Settings
 from integrator.ledger import gauges, listing
 from integrator.ledger.engine import Ledger
 from integrator.ledger.schema import State, gates
-from integrator.metrics import METRICS, Kind, Meters
+from integrator.metrics import LEDGER_DISK, METRICS, ROUND_AT, Kind, Meters
 from tasks import gauges as chores
 from tasks import queues
 from tests.integration.test_query_plans import add
@@ -95,22 +100,55 @@ def test_given_a_backlog_when_the_stopped_are_counted_or_listed_then_by_their_ow
 
 
 def test_given_a_metrics_port_when_the_scheduler_reads_its_gauges_then_each_has_a_value(
-    stocked: Ledger, monkeypatch: pytest.MonkeyPatch
+    stocked: Ledger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     meters = Meters()
     monkeypatch.setattr(chores, "meters", lambda: meters)
     monkeypatch.setattr(queues, "depth", lambda _queue: 7)
     monkeypatch.setattr(queues, "dead_letters", lambda _queue: 1)
     for port, shown in ((0, False), (9_100, True)):
-        monkeypatch.setattr(chores, "settings", lambda port=port: Settings(metrics_port=port))
+        monkeypatch.setattr(
+            chores, "settings", lambda port=port: Settings(metrics_port=port, ledger_disk=str(tmp_path))
+        )
         chores.read_ledger(stocked)
+        chores.read_disk(stocked)
         chores.read_queues()
         chores.Rounds().ended()
         text = meters.text().decode()
-        mine = [one.name for one in METRICS if one.where == "scheduler" and one.kind is Kind.GAUGE]
-        assert [name for name in mine if f"{name}{{" in text] == [
-            name for name in mine if shown and name != "integrator_scheduler_round_timestamp_seconds"
+        mine = [
+            one for one in METRICS if one.where == "scheduler" and one.kind is Kind.GAUGE and one is not ROUND_AT
         ]
+        seen = [one for one in mine if re.search(rf"^{one.name}[ {{]", text, re.MULTILINE)]
+        assert seen == (mine if shown else [])
     assert 'integrator_syncs{state="held"} 8.0' in text
     assert 'integrator_queue_messages{queue="orders"} 7.0' in text
     assert 'integrator_dead_letters{queue="orders"} 1.0' in text
+
+
+def test_given_the_ledgers_disk_when_measured_then_its_free_share_where_it_can_be_known(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    meters = Meters()
+    monkeypatch.setattr(chores, "meters", lambda: meters)
+    measured: list[str] = []
+
+    def measure(folder: object) -> SimpleNamespace:
+        measured.append(str(folder))
+        return SimpleNamespace(total=1_000, free=70)
+
+    monkeypatch.setattr(shutil, "disk_usage", measure)
+    monkeypatch.setattr(chores, "settings", lambda: Settings(metrics_port=9_100))
+    chores.read_disk(ledger)
+    assert measured == ([str(tmp_path)] if ledger.on_sqlite else []), "a server's disk is not ours to see"
+    monkeypatch.setattr(chores, "settings", lambda: Settings(metrics_port=9_100, ledger_disk="/srv"))
+    chores.read_disk(ledger)
+    assert measured[-1] == "/srv"
+    assert meters.value(LEDGER_DISK) == 0.07
+
+
+def test_given_a_disk_that_is_not_there_when_measured_then_the_chore_fails_and_so_somebody_learns_of_it(
+    sqlite_ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chores, "settings", lambda: Settings(metrics_port=9_100, ledger_disk="/not/there"))
+    with pytest.raises(OSError, match="/not/there"):
+        chores.read_disk(sqlite_ledger)

@@ -88,6 +88,7 @@ def test_given_the_scheduler_when_it_starts_then_it_does_this_this_often(sqlite_
         "empty old requests": 60,
         "drop old attempts": 60,
         "read the ledger's gauges": 15,
+        "measure the ledger's disk": 15,
         "read the queues' gauges": 15,
     }
 
