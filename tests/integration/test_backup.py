@@ -147,13 +147,20 @@ def test_given_orders_after_the_dump_when_it_is_restored_and_they_are_told_again
     dump = made.stdout.strip()
     work(plant, 6)
     worker.kill()
-    plant.ledger.close()
     broken = installation.folder / "path" / "pg_dump"
     broken.write_text("#!/bin/sh\necho PGDMP\n")
     broken.chmod(0o755)
     assert installation.run("backup").returncode != 0, "what can't be read is no backup"
     assert [str(one.relative_to(installation.folder)) for one in installation.folder.glob("backups/*")] == [dump]
 
+    rehearsed = installation.run("restore", "--rehearse", str(installation.folder / dump))
+    assert f"{Path(dump).stem} can be restored: 3 orders, the last webhook of 2" in rehearsed.stdout, (
+        rehearsed.stderr
+    )
+    assert not any(line.startswith("stop") for line in installation.asked())
+    assert len(plant.states()) == 6
+
+    plant.ledger.close()
     restored = installation.run("restore", str(installation.folder / dump))
 
     assert restored.returncode == 0, restored.stderr
