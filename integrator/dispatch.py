@@ -5,11 +5,13 @@ The broker is a doorbell: what is rung here is owed by the ledger whether the be
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, Connection, and_, case, func, select
+from sqlalchemy import ColumnElement, Connection, Integer, Select, and_, bindparam, case, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from integrator import failpoints
@@ -63,12 +65,21 @@ def due_gates(connection: Connection, among: Collection[int] | None = None) -> l
     Priority and order are named so that each probe ends at the index's first entry, whatever is not due yet; and
     it is a scalar subquery, since a planner may turn `EXISTS` into a hash of all that is due behind shut gates.
     """
+    if among is None:
+        return list(connection.execute(_due_gates()).scalars())
+    return list(connection.execute(_due_gates_among(), {"among": list(among)}).scalars())
+
+
+@cache
+def _due_gates() -> Select[int]:
     mine = select(syncs.c.id).where(syncs.c.gate_id == gates.c.id, _is_due()).order_by(syncs.c.due_at).limit(1)
     first = func.coalesce(*(mine.where(syncs.c.priority == one).scalar_subquery() for one in Priority))
-    due = select(gates.c.id).where(gates.c.opens_at <= now(), first.is_not(None)).order_by(gates.c.id)
-    if among is not None:
-        due = due.where(gates.c.id.in_(among))
-    return list(connection.execute(due).scalars())
+    return select(gates.c.id).where(gates.c.opens_at <= now(), first.is_not(None)).order_by(gates.c.id)
+
+
+@cache
+def _due_gates_among() -> Select[int]:
+    return _due_gates().where(gates.c.id.in_(bindparam("among", expanding=True)))
 
 
 def _is_due() -> ColumnElement[bool]:
@@ -106,23 +117,33 @@ class Room:
 
 
 def _rooms(connection: Connection, gate_ids: Collection[int], *, skip_locked: bool) -> list[Room]:
-    locked = connection.execute(
+    locked = connection.execute(_lock(skip_locked=skip_locked), {"gate_ids": list(gate_ids)}).all()
+    counted = connection.execute(_count(), {"gate_ids": [row.id for row in locked]})
+    busy = {row.gate_id: (row.busy, row.others) for row in counted}
+    return [_room(row, *busy.get(row.id, (0, 0))) for row in locked]
+
+
+@cache
+def _lock(*, skip_locked: bool) -> Select[int, int, bool]:
+    return (
         select(gates.c.id, gates.c.window_cap, (gates.c.credentials_until != EPOCH).label("on_trial"))
-        .where(gates.c.id.in_(gate_ids), gates.c.opens_at <= now())
+        .where(gates.c.id.in_(bindparam("gate_ids", expanding=True)), gates.c.opens_at <= now())
         .order_by(gates.c.id)
         .with_for_update(key_share=True, skip_locked=skip_locked)
-    ).all()
-    counted = connection.execute(
+    )
+
+
+@cache
+def _count() -> Select[int, int, int]:
+    return (
         select(
             syncs.c.gate_id,
             func.count().label("busy"),
             func.count(case((~_is_live(), 1))).label("others"),
         )
-        .where(syncs.c.gate_id.in_([row.id for row in locked]), IN_FLIGHT)
+        .where(syncs.c.gate_id.in_(bindparam("gate_ids", expanding=True)), IN_FLIGHT)
         .group_by(syncs.c.gate_id)
     )
-    busy = {row.gate_id: (row.busy, row.others) for row in counted}
-    return [_room(row, *busy.get(row.id, (0, 0))) for row in locked]
 
 
 def _room(gate: Any, busy: int, others: int) -> Room:
@@ -137,24 +158,32 @@ def _is_live() -> ColumnElement[bool]:
 
 def _choose(connection: Connection, room: Room, kinds: Collection[str], left: int) -> list[int]:
     """Live orders first, then what is due by priority and time, up to the places for others (P6)."""
-    live = _first(connection, room.gate_id, kinds, _is_live(), min(room.places, left))
+    live = _first(connection, room.gate_id, kinds, min(room.places, left), live=True)
     places = min(room.places - len(live), room.other_places, left - len(live))
-    return live + _first(connection, room.gate_id, kinds, ~_is_live(), places)
+    return live + _first(connection, room.gate_id, kinds, places, live=False)
 
 
-def _first(
-    connection: Connection, gate_id: int, kinds: Collection[str], which: ColumnElement[bool], places: int
-) -> list[int]:
+def _first(connection: Connection, gate_id: int, kinds: Collection[str], places: int, *, live: bool) -> list[int]:
     if places <= 0:
         return []
-    chosen = (
+    given = {"gate": gate_id, "kinds": list(kinds), "places": places}
+    return list(connection.execute(_due(live=live), given).scalars())
+
+
+@cache
+def _due(*, live: bool) -> Select[int]:
+    return (
         select(syncs.c.id)
-        .where(syncs.c.gate_id == gate_id, syncs.c.kind.in_(kinds), which, _is_due())
+        .where(
+            syncs.c.gate_id == bindparam("gate"),
+            syncs.c.kind.in_(bindparam("kinds", expanding=True)),
+            _is_live() if live else ~_is_live(),
+            _is_due(),
+        )
         .order_by(syncs.c.priority, syncs.c.due_at)
-        .limit(places)
+        .limit(bindparam("places", type_=Integer()))
         .with_for_update(skip_locked=True)
     )
-    return list(connection.execute(chosen).scalars())
 
 
 class QueuePauses:
@@ -183,11 +212,16 @@ class QueuePauses:
 
 
 class Dispatcher:
-    """One process's dispatcher: one dispatch at a time; requests that come meanwhile make one more (P2)."""
+    """One process's dispatcher: one dispatch at a time; requests that come meanwhile make one more (P2).
 
-    def __init__(self, ledger: Ledger, publish: Publish) -> None:
+    After one that was requested it rests for `rest_seconds`, so that a process with other things to do, and whose
+    requests come in crowds, dispatches for many of them at once.
+    """
+
+    def __init__(self, ledger: Ledger, publish: Publish, *, rest_seconds: float = 0.0) -> None:
         self._ledger = ledger
         self._publish = publish
+        self._rest_seconds = rest_seconds
         self._pauses = QueuePauses()
         self._one_at_a_time = threading.Lock()
         self._asked = threading.Condition()
@@ -213,6 +247,7 @@ class Dispatcher:
             except SQLAlchemyError as error:
                 # The scheduler's loop asks again within a second, so nothing waits for this one.
                 log.warning("dispatch_failed", error=type(error).__name__, gates=len(gate_ids))
+            time.sleep(self._rest_seconds)
 
     def dispatch(self, gate_ids: Collection[int] | None = None, *, skip_locked: bool = False) -> int:
         """Ring for as many due syncs of these gates as their windows have room for; all due gates by default.

@@ -183,7 +183,7 @@ def site(monkeypatch: pytest.MonkeyPatch, ledger: Ledger, **changes: Any) -> Sit
     """An app on this ledger, with a dispatcher that rings nothing."""
     counters, dispatcher = Counters(), SilentDispatcher()
     monkeypatch.setattr("web.app.Counters", lambda *_: counters)
-    monkeypatch.setattr("web.app.Dispatcher", lambda *_: dispatcher)
+    monkeypatch.setattr("web.app.Dispatcher", lambda *_, **__: dispatcher)
     app = create_app(Settings(**changes), ledger=ledger, publish=Bell())
     return Site(app, ledger, counters, dispatcher)
 

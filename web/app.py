@@ -22,6 +22,9 @@ from web.writer import Writer
 STALL_SHARE = 0.75
 """The share of a webhook's time after which the ledger counts as stalled, and further ones are refused at once."""
 
+DISPATCH_REST_SECONDS = 0.05
+"""A webhook waits so long for its bell at most, when others came just before it."""
+
 
 def create_app(
     settings: Settings | None = None, *, ledger: Ledger | None = None, publish: Publish | None = None
@@ -36,8 +39,6 @@ def create_app(
     publish = publish or Bells()
     app = Flask("web", static_folder=None)
     app.url_map.merge_slashes = False  # shops follow no redirect, and its target would be the client's Host
-    # One byte more than a body may have: Werkzeug cuts a streamed one off there without a word.
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes + 1
     problems.init_app(app)
     cli.init_app(app)
     explain.init_app(app)
@@ -46,7 +47,7 @@ def create_app(
     reader = Reader(ledger, stall_seconds=stall_seconds)
     writer = Writer(
         ledger,
-        Dispatcher(ledger, publish),
+        Dispatcher(ledger, publish, rest_seconds=DISPATCH_REST_SECONDS),
         counters,
         batch=settings.group_commit,
         max_open=settings.max_open_deliveries,

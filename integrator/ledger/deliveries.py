@@ -4,14 +4,16 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from itertools import groupby
 from operator import eq
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, insert, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Insert, and_, func, insert, or_, select
+from sqlalchemy.sql.dml import ReturningInsert
 
 from integrator.clock import now
+from integrator.ledger.many import insert_many, parameters
 from integrator.ledger.records import Accepted, Delivery
 from integrator.ledger.schema import IS_OPEN, deliveries, delivery_keys, syncs
 from integrator.ledger.text import storable
@@ -44,8 +46,13 @@ def accept(connection: Connection, batch: Sequence[Delivery]) -> list[Accepted]:
         for version, number in enumerate(group, sync.wanted - len(group) + 1):
             results[number] = Accepted(sync.id, version, sync.correlation_id)
             rows.append(_row(batch[number], sync.id, version))
-    connection.execute(insert(deliveries).values(received_at=now()), rows)
+    connection.execute(_keep(), rows)
     return _name_duplicates(connection, batch, results)
+
+
+@cache
+def _keep() -> Insert:
+    return insert(deliveries).values(received_at=now())
 
 
 def _name_duplicates(connection: Connection, batch: Sequence[Delivery], results: list[Accepted]) -> list[Accepted]:
@@ -88,15 +95,17 @@ def _fresh(connection: Connection, batch: Sequence[Delivery]) -> set[int]:
     if not first_place:
         return without_key
     rows = [{"shop_id": shop_id, "key_hash": key} for shop_id, key in sorted(first_place)]
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    claimed = connection.execute(
-        dialect.insert(delivery_keys)
-        .values(received_at=now())
-        .on_conflict_do_nothing()
-        .returning(delivery_keys.c.shop_id, delivery_keys.c.key_hash),
-        rows,
-    )
+    dialect = connection.dialect.name
+    claimed = connection.execute(_claim_keys(dialect), parameters(dialect, rows))
     return without_key | {first_place[row.shop_id, row.key_hash] for row in claimed}
+
+
+@cache
+def _claim_keys(dialect: str) -> ReturningInsert[Any]:
+    claim = insert_many(
+        dialect, delivery_keys, ("shop_id", "key_hash"), received_at=now()
+    ).on_conflict_do_nothing()
+    return claim.returning(delivery_keys.c.shop_id, delivery_keys.c.key_hash)
 
 
 @dataclass(frozen=True)

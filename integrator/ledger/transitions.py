@@ -21,11 +21,11 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert
 
 from integrator.clock import Instant, after, now
 from integrator.ledger.leases import LEASE_SECONDS, fence
+from integrator.ledger.many import insert_many, parameters
 from integrator.ledger.records import CLASS_LIMIT, Claimed, Delivery, Failure, Rung
 from integrator.ledger.schema import (
     DUE_STATE,
@@ -67,15 +67,16 @@ def raise_wanted(connection: Connection, groups: Iterable[list[Delivery]]) -> di
     Each group holds the deliveries of one sync; groups come in the order of their sync keys, so that two batches
     lock alike. Returns (id, wanted, correlation_id) rows by sync key.
     """
-    rows = [_wanted_row(group) for group in groups]
-    raised = connection.execute(_raise_wanted(connection.dialect.name), rows)
+    groups, dialect = list(groups), connection.dialect.name
+    errors = _NO_ERROR if any(group[0].failure for group in groups) else {}
+    rows = [errors | _wanted_row(group) for group in groups]
+    raised = connection.execute(_raise_wanted(dialect, tuple(rows[0])), parameters(dialect, rows))
     return {(row.gate_id, row.shop_id, row.kind, row.external_id): row for row in raised}
 
 
 @cache
-def _raise_wanted(dialect_name: str) -> ReturningInsert[Any]:
-    dialect = postgresql if dialect_name == "postgresql" else sqlite
-    upsert = dialect.insert(syncs).values(due_at=now(), accepted_at=now(), changed_at=now())
+def _raise_wanted(dialect: str, names: tuple[str, ...]) -> ReturningInsert[Any]:
+    upsert = insert_many(dialect, syncs, names, due_at=now(), accepted_at=now(), changed_at=now())
     ended = in_state(State.DONE, State.HELD, State.DEAD)
     urgent = upsert.excluded.priority < syncs.c.priority
     raised: ReturningInsert[Any] = upsert.on_conflict_do_update(
@@ -103,7 +104,6 @@ def _raise_wanted(dialect_name: str) -> ReturningInsert[Any]:
 
 def _wanted_row(group: list[Delivery]) -> dict[str, Any]:
     first = group[0]
-    errors = first.failure.columns() if first.failure else _NO_ERROR
     return {
         "gate_id": first.gate_id,
         "shop_id": first.shop_id,
@@ -113,10 +113,7 @@ def _wanted_row(group: list[Delivery]) -> dict[str, Any]:
         "priority": min(delivery.priority for delivery in group),
         "state": State.HELD if first.failure else State.PENDING,
         "wanted": len(group),
-        "applied": 0,
-        "claims": 0,
-        **_NO_COUNTERS,
-        **errors,
+        **(first.failure.columns() if first.failure else {}),
     }
 
 

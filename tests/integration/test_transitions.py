@@ -60,6 +60,24 @@ def stop(ledger: Ledger, won: Claimed, state: State = State.HELD) -> bool:
         return transitions.stop(connection, won.sync_id, won.claim, FAILURE, state=state)
 
 
+def test_given_good_and_unreadable_deliveries_in_one_batch_when_kept_then_each_by_its_own_state(
+    ledger: Ledger, world: World
+) -> None:
+    good, again = (delivery(world, order(external_id="1", minute=minute)) for minute in (1, 2))
+    bad = replace(delivery(world, order(external_id="2")), external_id="delivery:x", failure=FAILURE)
+
+    kept = deliver(ledger, good, bad, again)
+
+    assert [one.version for one in kept] == [1, 1, 2]
+    assert kept[0].sync_id == kept[2].sync_id
+    rows = [sync_row(ledger, one.sync_id) for one in kept[:2] if one.sync_id is not None]
+    assert [(row.state, row.wanted, row.error_class) for row in rows] == [
+        (State.PENDING, 2, None),
+        (State.HELD, 1, "Unmapped"),
+    ]
+    assert {(row.applied, row.claims, row.attempts, row.vanished, row.throttled) for row in rows} == {(0,) * 5}
+
+
 def force(ledger: Ledger, sync_id: int, **values: Any) -> None:
     with ledger.write() as connection:
         connection.execute(update(syncs).where(syncs.c.id == sync_id).values(**values))
