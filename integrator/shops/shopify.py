@@ -16,7 +16,7 @@ from integrator.documents import Order
 from integrator.http import Answer, raise_for_status
 from integrator.shops.base import Identity, Kind, ShopAccess, Unreadable, Unsigned
 from integrator.shops.checks import check_url, is_visible, refuse_unknown
-from integrator.shops.payload import ID, Fields, parse, plain_id, utc_time
+from integrator.shops.payload import ID, Fields, parse, plain_id, skim, utc_time
 from integrator.shops.shopify_order import map_order
 
 API_VERSION = "2026-07"
@@ -86,7 +86,7 @@ class Shopify:
             return None
         whole = topic in ORDER_TOPICS
         try:
-            content = parse(body)
+            content = skim(body, "id") if whole else parse(body)
             for name in CHANGE_TOPICS.get(topic, ()):
                 content = content.object(name) or Fields({})
         except errors.Unmapped as error:

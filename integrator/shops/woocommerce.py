@@ -16,7 +16,7 @@ from integrator.documents import Order
 from integrator.http import Answer, raise_for_status
 from integrator.shops.base import Deleted, Identity, Kind, Ping, ShopAccess, Unreadable, Unsigned
 from integrator.shops.checks import check_url, is_loopback, is_visible, refuse_unknown
-from integrator.shops.payload import ID, Fields, parse, parse_list, plain_id
+from integrator.shops.payload import ID, Fields, parse, parse_list, plain_id, skim
 from integrator.shops.woocommerce_fields import gmt
 from integrator.shops.woocommerce_order import map_order, refund_ids
 
@@ -92,7 +92,7 @@ class WooCommerce:
         if topic not in ORDER_TOPICS and topic != DELETED_TOPIC:
             return None
         try:
-            order = parse(body)
+            order = skim(body, "id")
         except errors.Unmapped as error:
             raise Unreadable(error.message) from None
         external_id = plain_id(order.values.get("id"))
