@@ -11,6 +11,7 @@ import errno
 import logging
 import socket
 import time
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
@@ -51,34 +52,61 @@ class TooSlow(ConnectionResetError):
 
 
 class TimedSocket(socket.socket):
-    """A client's connection whose reads together end before `deadline` (`time.monotonic()`); writes end, too."""
+    """A client's connection whose reads together end before `deadline` (`time.monotonic()`); writes end, too.
+
+    What can be done at once is done in one call. Each other that Python makes, to set a mode or to wait for what
+    is there already, gives the interpreter away to another thread; so modes are only noted.
+    """
 
     deadline = float("inf")
+    allowed: float | None = None
 
     @classmethod
     def adopt(cls, plain: socket.socket) -> "TimedSocket":
         """Take a connection over."""
-        return cls(plain.family, plain.type, plain.proto, fileno=plain.detach())
+        adopted = cls(plain.family, plain.type, plain.proto, fileno=plain.detach())
+        socket.socket.settimeout(adopted, None)
+        return adopted
+
+    def setblocking(self, _flag: bool, /) -> None:
+        """Nothing to do: gunicorn wants the one mode in its threads, and the other while nobody reads."""
+
+    def settimeout(self, seconds: float | None, /) -> None:
+        """Note how long a read may wait, if it must."""
+        self.allowed = seconds
+
+    def gettimeout(self) -> float | None:
+        """What was noted."""
+        return self.allowed
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
         """Read what is there. Raises TooSlow."""
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise TooSlow
-        allowed = self.gettimeout()
-        self.settimeout(left if allowed is None else min(allowed, left))
-        try:
+        with contextlib.suppress(BlockingIOError):
+            return super().recv(size, flags | socket.MSG_DONTWAIT)
+        with self._waiting(left if self.allowed is None else min(self.allowed, left)):
             return super().recv(size, flags)
-        except TimeoutError:
-            raise TooSlow from None
 
     def sendall(self, data: Any, flags: int = 0, /) -> None:
         """Write all. Raises TooSlow."""
-        self.settimeout(TAKE_SECONDS)
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            sent = super().send(data, flags | socket.MSG_DONTWAIT)
+        if sent < len(data):
+            with self._waiting(TAKE_SECONDS):
+                super().sendall(memoryview(data)[sent:], flags)
+
+    @contextlib.contextmanager
+    def _waiting(self, seconds: float) -> Iterator[None]:
+        super().settimeout(seconds)
         try:
-            super().sendall(data, flags)
+            yield
         except TimeoutError:
             raise TooSlow from None
+        finally:
+            super().settimeout(None)
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]

@@ -5,13 +5,18 @@ body is, since shops delete a subscription after a 4xx; and it is never given be
 now is answered 503, so that the shop sends it again.
 """
 
+from __future__ import annotations
+
 import contextlib
 import secrets
 import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NoReturn
 
-from flask import Flask, Request, Response, request
+from flask import Flask, Response
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import ClientDisconnected
+from werkzeug.wsgi import get_content_length, get_input_stream
 
 from integrator import connectors, errors, failpoints, tracing
 from integrator.config import Settings
@@ -27,6 +32,9 @@ from web.problems import problem
 from web.reader import Shops
 from web.webhook import Webhook, delivery_of, headers_of
 from web.writer import Arrived, OverCap, Writer
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 log = get_logger(__name__)
 
@@ -58,50 +66,50 @@ class Receiver:
         self._writer = writer
         self._counters = counters
 
-    def receive(self, platform: str, key: str) -> Response:
-        """Answer the current request."""
+    def receive(self, environ: WSGIEnvironment, start: StartResponse, platform: str, key: str) -> Iterable[bytes]:
+        """Answer one request."""
         began = time.monotonic()
         deadline = began + self._settings.web_answer_seconds
         webhook = Webhook(platform, key, secrets.token_hex(16), deadline)
         with tracing.begin("webhook", webhook.correlation_id) as span:
-            response = self._answer(webhook)
+            told_as, refusal = self._answer(environ, webhook)
+            status = refusal.status_code if refusal else 200
             if webhook.shop is not None:
                 shop = webhook.shop
                 span.note(tenant=shop.tenant, shop=shop.slug, platform=shop.platform)
-            span.note(status=response.status_code)
-            if response.headers["X-Correlation-Id"] != webhook.correlation_id:  # the order has been told of before
-                span.link(response.headers["X-Correlation-Id"])
-        self._counters.answered(response.status_code, time.monotonic() - began - webhook.reading_seconds)
-        return response
+            span.note(status=status)
+            if told_as != webhook.correlation_id:  # the order has been told of before
+                span.link(told_as)
+        self._counters.answered(status, time.monotonic() - began - webhook.reading_seconds)
+        if refusal:
+            refusal.headers["X-Correlation-Id"] = told_as
+            return refusal(environ, start)
+        start("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "0"), ("X-Correlation-Id", told_as)])
+        return ()
 
-    def _answer(self, webhook: Webhook) -> Response:
-        told_as = webhook.correlation_id
+    def _answer(self, environ: WSGIEnvironment, webhook: Webhook) -> tuple[str, Response | None]:
+        """The correlation id to tell, and the answer if it is not a plain 200."""
         try:
-            self._admit(request, webhook)
-            correlation_id = self._keep(webhook)
+            self._admit(environ, webhook)
+            return self._keep(webhook), None
         except Refused as refused:
-            response = self._refuse(webhook, refused)
+            return webhook.correlation_id, self._refuse(webhook, refused)
         except Exception as error:  # noqa: BLE001 - not kept, so the shop must send it again
-            response = self._fail(webhook, error)
-        else:
-            response = Response(status=200, content_type="text/plain")
-            told_as = correlation_id
-        response.headers["X-Correlation-Id"] = told_as
-        return response
+            return webhook.correlation_id, self._fail(webhook, error)
 
-    def _admit(self, request: Request, webhook: Webhook) -> None:
+    def _admit(self, environ: WSGIEnvironment, webhook: Webhook) -> None:
         """Size, key, signature (or a platform's unsigned ping), in this order. Raises Refused."""
-        announced = request.content_length
+        announced = get_content_length(environ)
         if announced is None:  # only reading tells how large it is
-            self._read(request, webhook)
+            self._read(environ, webhook, announced)
         elif announced > self._settings.max_body_bytes:
             raise self._too_large(webhook)
         webhook.shop = self._find(webhook)
         if webhook.shop is None:
             raise Refused(404, "unknown_key", "There is nothing at this address.")
         if announced is not None:
-            self._read(request, webhook)
-        webhook.headers = headers_of(request.environ)
+            self._read(environ, webhook, announced)
+        webhook.headers = headers_of(environ)
         try:
             connector = connectors.shop(webhook.shop.platform)
             connector.verify(webhook.headers, webhook.body, webhook.shop.webhook_secrets)
@@ -110,11 +118,12 @@ class Receiver:
         except Ping:
             webhook.ping = True
 
-    def _read(self, request: Request, webhook: Webhook) -> None:
+    def _read(self, environ: WSGIEnvironment, webhook: Webhook, announced: int | None) -> None:
         """Read the raw body, whatever its encoding, without its time counting as ours. Raises Refused."""
         began = time.monotonic()
         try:
-            webhook.body = request.stream.read()
+            # One byte more than a body may have: a streamed one is cut off there without a word.
+            webhook.body = get_input_stream(environ, max_content_length=self._settings.max_body_bytes + 1).read()
         except ClientDisconnected:
             raise Refused(408, "incomplete", "The body did not arrive in time.") from None
         except Exception as error:  # noqa: BLE001 - the server's own errors about broken chunks
@@ -123,7 +132,7 @@ class Receiver:
         webhook.deadline += webhook.reading_seconds
         if len(webhook.body) > self._settings.max_body_bytes:
             raise self._too_large(webhook)
-        if request.content_length is not None and len(webhook.body) < request.content_length:
+        if announced is not None and len(webhook.body) < announced:
             raise Refused(400, "incomplete", "The body is shorter than its Content-Length.")
 
     def _too_large(self, webhook: Webhook) -> Refused:
@@ -212,11 +221,21 @@ def _whose(shop: ShopRow | None) -> dict[str, str]:
 
 
 def init_app(app: Flask, receiver: Receiver) -> None:
-    """Add the route; every other method on it is answered 405."""
+    """Put the receiver in front of the app's routing, which answers every other method on its addresses 405."""
     app.add_url_rule(
-        "/webhooks/<platform>/<key>",
-        "webhook",
-        receiver.receive,
-        methods=["POST"],
-        provide_automatic_options=False,
+        "/webhooks/<platform>/<key>", "webhook", _unreached, methods=["POST"], provide_automatic_options=False
     )
+    routed = app.wsgi_app
+
+    def front(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] == "POST":
+            path = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace").split("/")
+            if len(path) == 4 and path[:2] == ["", "webhooks"] and path[2] and path[3]:
+                return receiver.receive(environ, start, path[2], path[3])
+        return routed(environ, start)
+
+    app.wsgi_app = front  # type: ignore[method-assign, assignment]
+
+
+def _unreached(platform: str, key: str) -> NoReturn:
+    raise NotImplementedError
