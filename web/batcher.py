@@ -52,9 +52,10 @@ class Job(Generic[Item, Result]):
         return bool(self._results) or self._error is not None
 
     def succeed(self, result: Result) -> None:
-        """Give the result, once."""
-        self._results.append(result)
-        self._unsettled.release()
+        """Give the result, unless there is an error."""
+        if not self.settled:
+            self._results.append(result)
+            self._unsettled.release()
 
     def fail(self, error: BaseException) -> None:
         """Give the error, unless there is a result."""
