@@ -4,6 +4,9 @@ With kombu 5.7 a 5xx or an unreachable endpoint hands an empty list to code that
 throttled receive raises a bare Exception: both end the worker. Here each is a lost connection, which Celery makes
 anew. When it does, it resets the event loop, which forgets itself, so that the new connection would never receive:
 it is kept here. What runs meanwhile goes on: the ledger's lease decides, not the connection.
+
+A worker that stops leaves its receive open while its runs end, and reads it no more: what it still brings would be
+hidden from everybody for the visibility timeout. Here it is ended with the consumer.
 """
 
 from collections.abc import Mapping
@@ -49,11 +52,26 @@ class Channel(SQS.Channel):
         count("ReceiveMessage")
         return super()._get_from_sqs(*args, **kwargs)  # type: ignore[no-untyped-call]
 
+    def basic_cancel(self, consumer_tag: str) -> Any:
+        """Listen no more: what has arrived goes back, and nothing else arrives."""
+        cancelled = super().basic_cancel(consumer_tag)  # type: ignore[no-untyped-call]
+        if self.hub and not self._consumers:
+            _hang_up(self.hub)
+        return cancelled
+
     def _on_messages_ready(self, queue: str, qname: str, messages: Any) -> int:
         if not isinstance(messages, Mapping):
             raise EndpointFailed("SQS does not answer")
         received: int = super()._on_messages_ready(queue, qname, messages)  # type: ignore[no-untyped-call]
         return received
+
+
+def _hang_up(hub: Hub) -> None:
+    """End the requests under way; the next one makes a new client."""
+    client = vars(hub).pop("_current_http_client", None)
+    if client is not None:
+        client._timeout_check()  # takes what has arrived
+        client.close()
 
 
 class Transport(SQS.Transport):

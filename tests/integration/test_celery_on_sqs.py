@@ -263,6 +263,24 @@ def test_given_sigterm_during_runs_when_they_can_finish_then_they_do_and_the_wor
     assert control(plant.sqs_url)["requests"]["ChangeMessageVisibility"] >= 1, "and is released"
 
 
+def test_given_sigterm_during_a_run_when_a_bell_is_rung_meanwhile_then_it_stays_for_another_worker(
+    plant: Plant,
+) -> None:
+    plant.deliver(1)
+    control(plant.erp_url, latency_ms=5_000)
+    plant.dispatch()
+    worker = plant.worker()
+    until(lambda: control(plant.erp_url)["requests"].get("create", 0) == 1)
+    worker.ask_to_end()
+    until(lambda: "worker_draining" in worker.said())
+    time.sleep(2)  # it gives up listening; were that later, it would work on what comes
+    plant.deliver(2)
+    assert plant.dispatch() == 1
+    assert worker.alive
+    assert ended(worker) == 0
+    assert depth(plant.sqs_url) == {"visible": plant.states().count(State.QUEUED), "in flight": 0}
+
+
 def test_given_sigterm_during_runs_when_they_can_not_finish_then_they_are_given_back_and_run_elsewhere(
     plant: Plant,
 ) -> None:

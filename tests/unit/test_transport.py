@@ -9,8 +9,10 @@ import kombu
 import pytest
 from botocore.exceptions import ClientError
 from kombu import asynchronous
+from kombu.asynchronous import http
 from kombu.asynchronous.aws.connection import AsyncAWSQueryConnection
 from kombu.asynchronous.aws.sqs.connection import AsyncSQSConnection
+from kombu.asynchronous.http.curl import CurlClient
 from kombu.transport import SQS
 
 from tasks.transport import Channel, EndpointFailed, Transport
@@ -24,6 +26,9 @@ def test_given_kombu_when_looked_at_then_all_that_is_overridden_is_there_and_is_
         assert "self._for_status(response" in inspect.getsource(getattr(AsyncAWSQueryConnection, answered))
     assert "get_event_loop()" in inspect.getsource(SQS.Channel.__init__)
     assert callable(asynchronous.set_event_loop)
+    assert "hub._current_http_client" in inspect.getsource(http.get_client)
+    assert "_process_pending_requests" in inspect.getsource(CurlClient._timeout_check)
+    assert "_release_messages" in inspect.getsource(SQS.Channel._on_messages_ready)
     assert isinstance(SQS.Transport.connection_errors, tuple)
 
 
