@@ -5,6 +5,7 @@ here.
 """
 
 import os
+import shlex
 import subprocess
 import sys
 from collections import Counter
@@ -31,18 +32,20 @@ from tests.unit.test_compose import ROOT, TOOLS, services
 from tests.workers import QUEUE, Plant, control, served, until
 from web import create_app
 
-DOCKER = """#!{python}
-import os, sys
-compose, command, *rest = sys.argv[1:]
-with open({log!r}, "a") as log:
-    print(command, *rest, file=log)
-rest = [word for word in rest if word not in ("-T", "--rm", "--no-TTY")]
-if command == "exec":
-    os.execvp(rest[1], rest[1:])
-if command == "run":
-    service, *words = rest
-    words = words or {commands!r}[service]
-    os.execv({tools!r} + "/" + words[0], words)
+DOCKER = r"""#!/bin/bash
+command=$2
+shift 2
+echo "$command $*" >>{log}
+words=()
+for word; do case $word in -T | --rm | --no-TTY) ;; *) words+=("$word") ;; esac; done
+case $command in
+    exec) exec "${{words[@]:1}}" ;;
+    run)
+        words=("${{words[@]:1}}")
+        [ ${{#words[@]}} -gt 0 ] || words=({migrate})
+        exec {tools}/"${{words[0]}}" "${{words[@]:1}}"
+        ;;
+esac
 """
 
 
@@ -121,9 +124,9 @@ def installation(postgres_url: str, tmp_path: Path) -> Iterator[Installation]:
         folder = tmp_path / "installation"
         (folder / "path").mkdir(parents=True)
         (folder / "bin").symlink_to(ROOT / "bin")
-        log, commands = str(folder / "docker.log"), {"migrate": services()["migrate"]["command"]}
+        migrate_by = shlex.join(services()["migrate"]["command"])
         docker = folder / "path" / "docker"
-        docker.write_text(DOCKER.format(python=sys.executable, log=log, commands=commands, tools=str(TOOLS)))
+        docker.write_text(DOCKER.format(log=folder / "docker.log", migrate=migrate_by, tools=TOOLS))
         docker.chmod(0o755)
         yield Installation(plant, folder, plant.environment | reaches(server, folder))
     server.dispose()
