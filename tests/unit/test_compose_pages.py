@@ -59,7 +59,8 @@ def test_given_the_first_commands_when_typed_then_compose_has_all_that_it_asks_f
     name: str, tmp_path: Path
 ) -> None:
     text = (ROOT / "docs" / "howto" / name).read_text()
-    (block,) = re.findall(r"^```sh\n(cp --no-clobber .env.example .*?)^(?:docker|```)", text, re.MULTILINE | re.DOTALL)
+    until_docker = r"^```sh\n(cp --no-clobber \.env\.example .*?)^(?:docker|```)"
+    (block,) = re.findall(until_docker, text, re.MULTILINE | re.DOTALL)
     shutil.copy(ROOT / ".env.example", tmp_path)
     for _ in range(2):  # typed again it changes nothing that is set
         subprocess.run(["bash", "-euc", block], cwd=tmp_path, check=True)
