@@ -6,6 +6,7 @@ here.
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -154,13 +155,18 @@ def test_given_orders_after_the_dump_when_it_is_restored_and_they_are_told_again
     broken.write_text("#!/bin/sh\necho PGDMP\n")
     broken.chmod(0o755)
     assert installation.run("backup").returncode != 0, "what can't be read is no backup"
-    assert [str(one.relative_to(installation.folder)) for one in installation.folder.glob("backups/*")] == [dump]
+    kept = {str(one.relative_to(installation.folder)) for one in installation.folder.glob("backups/*")}
+    assert kept == {dump, f"{dump}.sha256"}
 
+    torn = plant.folder / Path(dump).name
+    torn.write_bytes((installation.folder / dump).read_bytes()[:-9])
+    shutil.copy(installation.folder / f"{dump}.sha256", plant.folder)
+    assert "computed checksum did NOT match" in installation.run("restore", str(torn)).stderr
     rehearsed = installation.run("restore", "--rehearse", str(installation.folder / dump))
     assert f"{Path(dump).stem} can be restored: 3 orders, the last webhook of 2" in rehearsed.stdout, (
         rehearsed.stderr
     )
-    assert not any(line.startswith("stop") for line in installation.asked())
+    assert not any(line.startswith("stop") for line in installation.asked()), "the ledger was not touched"
     assert len(plant.states()) == 6
 
     plant.ledger.close()

@@ -17,7 +17,7 @@ TAKES_SERVICES = {"exec", "run", "logs", "stop", "restart", "up"}
 
 
 def lines() -> list[tuple[str, str]]:
-    """Each command of Compose that a page shows, with the page's name."""
+    """Each command of Compose that a page shows, or a script runs, with the page's or script's name."""
     found = []
     for page in PAGES:
         text = page.read_text()
@@ -25,6 +25,12 @@ def lines() -> list[tuple[str, str]]:
         blocks = [line for _, block in FENCE.findall(text) for line in block.splitlines()]
         shown = [match[0] for line in blocks if (match := re.search(r"docker compose .*", line))]
         found += [(page.name, re.split(r" [|<>&] ?|'| celery=", line)[0].strip()) for line in (*spans, *shown)]
+    for script in ("backup", "restore"):
+        shown = re.findall(
+            r"docker compose [^#;<|&}\n]+",
+            re.sub(r"^#.*", "", (ROOT / "bin" / script).read_text(), flags=re.MULTILINE),
+        )
+        found += [(script, line) for line in shown]
     return found
 
 

@@ -84,6 +84,18 @@ def test_given_every_alert_when_the_page_for_the_night_is_read_then_it_says_what
     assert {rule["labels"]["severity"] for rule in RULES} == {"critical", "warning"}
 
 
+def test_given_every_alert_when_the_page_for_the_night_is_read_then_it_names_a_command_or_leads_to_one() -> None:
+    section = NIGHT.partition("## What an alert means\n")[2].partition("\n## ")[0]
+    command = re.compile(r"`(?:celery|flask|docker) [^`]+`|^```sh$", re.MULTILINE)
+    for name, advice in re.findall(r"^\| `(\w+)` \|.*\| (.+) \|$", section, re.MULTILINE):
+        led_to = re.findall(r"\]\(#([\w-]+)\)", advice)
+        titles = {
+            title.lower().replace(" ", "-"): text
+            for title, text in re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", NIGHT, re.MULTILINE)
+        }
+        assert command.search(advice) or any(command.search(titles[anchor]) for anchor in led_to), name
+
+
 def test_given_the_panels_when_laid_out_then_none_covers_another() -> None:
     assert len({panel["id"] for panel in PANELS}) == len(PANELS)
     for one, other in combinations([panel["gridPos"] for panel in PANELS], 2):
