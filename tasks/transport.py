@@ -57,6 +57,7 @@ class Channel(SQS.Channel):
         cancelled = super().basic_cancel(consumer_tag)  # type: ignore[no-untyped-call]
         if self.hub and not self._consumers:
             _hang_up(self.hub)
+            self._predefined_queue_async_clients.clear()  # they hold what was closed
         return cancelled
 
     def _on_messages_ready(self, queue: str, qname: str, messages: Any) -> int:
