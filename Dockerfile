@@ -40,7 +40,9 @@ COPY infra/compose/sandbox-tenants.yaml sandbox-tenants.yaml
 FROM caddy:2.11.7-alpine AS https
 RUN cp /usr/bin/caddy /usr/bin/caddy.copy \
     && mv /usr/bin/caddy.copy /usr/bin/caddy \
-    && chown -R 10001:10001 /data /config
+    && install -d -o 10001 -g 10001 -m 700 /certificates
+ENV XDG_DATA_HOME=/certificates \
+    XDG_CONFIG_HOME=/tmp
 COPY infra/compose/Caddyfile /etc/caddy/Caddyfile
 USER 10001:10001
 
