@@ -12,8 +12,6 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NoReturn
 
-import orjson
-
 from integrator.errors import Unmapped
 
 ID = re.compile(r"[1-9][0-9]{0,39}", re.ASCII)
@@ -40,22 +38,6 @@ def parse(body: bytes) -> "Fields":
     value = _load(body)
     if not isinstance(value, dict):
         raise Unmapped("the body is not a JSON object", subject="body")
-    return Fields(value)
-
-
-def skim(body: bytes, *names: str) -> "Fields":
-    """Parse as strictly as `parse`, and faster, for who reads only these fields of it, ids and texts.
-
-    Other numbers may be floats. Raises Unmapped, never anything else.
-    """
-    try:
-        value = orjson.loads(body)
-        # Of a key that is given twice one is kept, and the other's colon is missing when all is written again.
-        whole = body.count(b":") == orjson.dumps(value).count(b":") and b"\\u003" not in body
-    except (ValueError, TypeError):
-        whole = False
-    if not whole or not isinstance(value, dict) or any(isinstance(value.get(name), float) for name in names):
-        return parse(body)  # as well to say what is wrong with it; an integer of over 64 bits has become a float
     return Fields(value)
 
 

@@ -16,8 +16,9 @@ from integrator.documents import Order
 from integrator.http import Answer, raise_for_status
 from integrator.shops.base import Identity, Kind, ShopAccess, Unreadable, Unsigned
 from integrator.shops.checks import check_url, is_visible, refuse_unknown
-from integrator.shops.payload import ID, Fields, parse, plain_id, skim, utc_time
+from integrator.shops.payload import ID, Fields, parse, plain_id, utc_time
 from integrator.shops.shopify_order import map_order
+from integrator.shops.skim import skim
 
 API_VERSION = "2026-07"
 """Shopify: a version is served for at least 12 months. The newest whose REST order its own libraries test."""

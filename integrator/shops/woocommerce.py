@@ -16,7 +16,8 @@ from integrator.documents import Order
 from integrator.http import Answer, raise_for_status
 from integrator.shops.base import Deleted, Identity, Kind, Ping, ShopAccess, Unreadable, Unsigned
 from integrator.shops.checks import check_url, is_loopback, is_visible, refuse_unknown
-from integrator.shops.payload import ID, Fields, parse, parse_list, plain_id, skim
+from integrator.shops.payload import ID, Fields, parse, parse_list, plain_id
+from integrator.shops.skim import skim
 from integrator.shops.woocommerce_fields import gmt
 from integrator.shops.woocommerce_order import map_order, refund_ids
 

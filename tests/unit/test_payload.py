@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from integrator.errors import Unmapped
-from integrator.shops.payload import parse, plain_id, skim
+from integrator.shops.payload import parse, plain_id
+from integrator.shops.skim import skim
 
 TEXTS = st.sampled_from(['""', '"id"', '"a:b"', '"\\u003a"', '"\\u003A:"', '"\\":"', '"\\ud800"', '"é"'])
 NUMBERS = st.sampled_from(
