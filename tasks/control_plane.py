@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
 
+import click
 from celery import bootsteps
 from celery.app.control import Control as CeleryControl
 from celery.app.control import Mailbox as CeleryMailbox
 from celery.app.events import Events as CeleryEvents
 from celery.events.dispatcher import EventDispatcher
 from celery.events.receiver import EventReceiver
-from click import ClickException
 from kombu.connection import Connection
 from kombu.exceptions import OperationalError
 from kombu.messaging import Producer
@@ -37,7 +37,7 @@ RECONNECT_SECONDS = 1
 """How long a receiver of events waits before it connects anew."""
 
 
-class NoControlPlane(ClickException, OperationalError):
+class NoControlPlane(click.ClickException, OperationalError):
     """There is none, or it does not answer. Its text is for people: the command line prints it as it is."""
 
     exit_code = 69  # Celery's for "unavailable"
@@ -46,8 +46,23 @@ class NoControlPlane(ClickException, OperationalError):
 def _address() -> str:
     found = redis_link.url()
     if found is None:
-        raise NoControlPlane("There is no control plane: INTEGRATOR_CONTROL_PLANE_URL is not set.")
+        raise NoControlPlane(
+            "There is no control plane: INTEGRATOR_CONTROL_PLANE_URL is not set. Name the workers' Redis."
+        )
     return found
+
+
+@contextmanager
+def _told(link: Connection) -> Iterator[None]:
+    """Say in one sentence that Redis does not answer."""
+    try:
+        yield
+    except (RedisError, OperationalError, OSError) as error:
+        where = f"{link.hostname}:{link.port}" if link.port else link.hostname
+        raise NoControlPlane(
+            f"Redis at {where} does not answer ({str(error).rstrip('.')}). The workers work without it. "
+            "Start it, or check INTEGRATOR_CONTROL_PLANE_URL."
+        ) from error
 
 
 @cache
@@ -92,11 +107,19 @@ class Dispatcher(EventDispatcher):
 
 
 class Receiver(EventReceiver):
-    """Receives from Redis, whatever connection it is given. What Redis throws becomes a ConnectionError."""
+    """Receives from Redis, whatever connection it is given.
+
+    What Redis throws becomes a ConnectionError, after which `celery events` connects anew; but NoControlPlane
+    where it never answered this process.
+    """
+
+    _reached = False
 
     def __init__(self, _connection: Any, *args: Any, **given: Any) -> None:
-        with _as_connection_errors():
-            super().__init__(redis_link.connection(_address()).channel(), *args, **given)
+        link = redis_link.connection(_address())
+        with _as_connection_errors() if Receiver._reached else _told(link):
+            super().__init__(link.channel(), *args, **given)
+        Receiver._reached = True
 
     def capture(self, *args: Any, **given: Any) -> None:
         """Receive until interrupted. Raises ConnectionError."""
@@ -166,14 +189,19 @@ class Control(CeleryControl):
         """Send a command to all workers or some. Raises NoControlPlane."""
         if connection is not None:
             return super().broadcast(command, *args, connection=connection, **given)
-        with redis_link.connection(_address()) as own:
-            try:
-                return super().broadcast(command, *args, connection=own, **given)
-            except (RedisError, OperationalError, OSError) as error:
-                where = f"{own.hostname}:{own.port}" if own.port else own.hostname
-                raise NoControlPlane(
-                    f"Redis at {where} does not answer ({type(error).__name__}). The workers work without it."
-                ) from error
+        with redis_link.connection(_address()) as own, _told(own):
+            answers = super().broadcast(command, *args, connection=own, **given)
+        if given.get("callback") is not None:  # a person's command has shown them by now
+            _end_if_refused(answers)
+        return answers
+
+
+def _end_if_refused(answers: list[dict[str, Any]] | None) -> None:
+    """End the command line with status 1 when a worker has not done it, as it said: Celery's own would be 0."""
+    said = [answer for one in answers or () for answer in one.values()]
+    refused = sum(isinstance(answer, dict) and "error" in answer for answer in said)
+    if refused and click.get_current_context(silent=True):
+        raise click.ClickException(f"{refused} of {len(said)} workers did not do it.")
 
 
 # The worker's side

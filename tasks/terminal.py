@@ -2,11 +2,15 @@
 
 import os
 import sys
+import warnings
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
+
+warnings.filterwarnings("ignore", "The parameter -d is used more than once", UserWarning)
+"""Celery's own mistake in `celery events`."""
 
 
 def silence(worker: Any) -> None:

@@ -127,6 +127,12 @@ def listing(
     return [Listed(**row) for row in connection.execute(query).mappings()]
 
 
+def states_of(connection: Connection, sync_ids: Collection[int]) -> dict[int, str]:
+    """The state of each of these syncs that exists."""
+    rows = connection.execute(select(syncs.c.id, syncs.c.state).where(syncs.c.id.in_(sync_ids)))
+    return {row.id: row.state for row in rows}
+
+
 def _among(states: Collection[State]) -> ColumnElement[bool]:
     """A condition that all these states fulfil and that has an index, where there is one."""
     if set(states) <= set(STOPPED):

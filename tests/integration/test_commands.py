@@ -90,7 +90,6 @@ def released(ledger: Ledger, held: dict[str, int]) -> set[str]:
         (["--tenant", "acme", "--error-class", "Unmapped", "--fingerprint", "f2"], {"a2"}),
         (["--tenant", "acme", "{g1}"], set()),
         (["--error-class", "Nonesuch"], set()),
-        (["999"], set()),
     ],
 )
 def test_given_held_syncs_when_requeued_then_those_that_all_filters_choose(
@@ -116,6 +115,19 @@ def test_f4_given_one_or_many_when_requeued_then_one_keeps_its_priority_and_many
     assert {(row.attempts, row.error_class) for row in rows} == {(0, None)}
 
 
+def test_given_a_sync_that_nothing_holds_when_requeued_then_it_is_said_and_left(
+    ledger: Ledger, run: RunCommand
+) -> None:
+    world = make_tenant(ledger)
+    held_id = hold(ledger, world, "1")
+    (waiting,) = deliver(ledger, delivery(world, order("2")))
+    before = sync_row(ledger, waiting.sync_id or 0)
+    result = run(commands.requeue, str(held_id), str(waiting.sync_id))
+    assert result.stdout == "1 sync released\n"
+    assert result.stderr == f"sync {waiting.sync_id} is pending: only what is held or dead needs a release\n"
+    assert sync_row(ledger, waiting.sync_id or 0) == before
+
+
 @pytest.mark.parametrize(
     ("command", "arguments", "says"),
     [
@@ -135,9 +147,12 @@ def test_f4_given_one_or_many_when_requeued_then_one_keeps_its_priority_and_many
         (commands.list_syncs, ["--limit", "0"], "0 is not in the range"),
         (commands.list_syncs, ["--shop", "other"], "There is no shop other. Nothing was changed."),
         (commands.show, ["99"], "There is no sync 99."),
-        (commands.pause, ["nobody"], "There is no management system of nobody. Nothing was changed."),
-        (commands.pause, ["acme", "--erp", "other"], "There is no management system of acme/other."),
-        (commands.resume, ["nobody"], "There is no management system of nobody. Nothing was changed."),
+        (commands.show, [str(2**63)], "is not in the range"),
+        (commands.requeue, ["1", "99"], "There is no sync 99. Nothing was changed."),
+        (commands.requeue, [str(10**30)], "is not in the range"),
+        (commands.pause, ["nobody"], "There is no tenant nobody. Nothing was changed."),
+        (commands.pause, ["acme", "--erp", "other"], "There is no management system acme/other. Nothing was"),
+        (commands.resume, ["nobody"], "There is no tenant nobody. Nothing was changed."),
     ],
 )
 def test_given_something_unknown_when_commanded_then_a_sentence_and_nothing_changed(

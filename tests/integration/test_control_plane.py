@@ -190,11 +190,19 @@ def test_given_the_command_line_when_used_then_it_finds_the_workers_without_nami
     assert f"{name()}: OK" in celery("status", "--timeout=5")[1]
     code, said = celery("inspect", "--timeout=5", "--json", "registered")
     assert (code, orjson.loads(said)) == (0, {name(): [TASK]})
-    redis.kill()
+    code, said = celery("control", "--timeout=5", "pool_grow", "1")
+    assert (code, "INTEGRATOR_WORKER_THREADS" in said) == (1, True), "refused, and a script learns of it"
+    environment["INTEGRATOR_CONTROL_PLANE_URL"] = redis.url.replace(PASSWORD, "another")
     code, said = celery("status")
-    assert (code, len(said.splitlines())) == (69, 1)
-    assert f"Redis at 127.0.0.1:{redis.port} does not answer" in said
-    assert PASSWORD not in said
+    assert (code, "invalid username-password" in said, PASSWORD in said) == (69, True, False)
+    environment["INTEGRATOR_CONTROL_PLANE_URL"] = redis.url
+    redis.kill()
+    for command in (("status",), ("events", "--dump")):
+        code, said = celery(*command)
+        assert (code, f"Redis at 127.0.0.1:{redis.port} does not answer" in said) == (69, True), said
+        assert "INTEGRATOR_CONTROL_PLANE_URL" in said.splitlines()[-1]
+        assert PASSWORD not in said
+        assert "Traceback" not in said
     del environment["INTEGRATOR_CONTROL_PLANE_URL"]
     code, said = celery("status")
     assert (code, "INTEGRATOR_CONTROL_PLANE_URL is not set" in said) == (69, True)
