@@ -1,7 +1,7 @@
 # `make` lists the commands. Each sets itself up; ARGS goes to what it runs: make demo ARGS="--orders 50 --exit"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check hooks format docs audit lock clean setup-run setup-dev
+.PHONY: help demo serve test faults check hooks format docs audit lock clean setup-run setup-dev
 
 python := .venv/bin/python
 ARGS ?=
@@ -18,6 +18,9 @@ serve: setup-run ## Serve on this machine: SQLite and SQS in memory, or what INT
 
 test: setup-dev ## Run the tests in random order, in JOBS processes (one more than there are cores: tests wait)
 	@$(python) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+faults: setup-dev ## Take parts away under load and bring them back (ARGS="--seed 7 --rounds 2 --only sqs-stopped")
+	@$(python) -m tests.e2e.faults $(ARGS)
 
 check: setup-dev ## Check style, format, types and which package may import which
 	@$(python) -m ruff check .

@@ -114,3 +114,15 @@ def unneeded(ledger: Ledger, tenant: str) -> frozenset[str]:
             .where(~exists(select(steps.c.id).where(steps.c.sync_id == syncs.c.id, applied)))
         )
         return frozenset(f"{shop}/{external_id}" for shop, external_id in rows)
+
+
+def done_orders(ledger: Ledger) -> frozenset[tuple[str, str]]:
+    """The tenant's slug and the shop's id of each order of which nothing is owed."""
+    with ledger.read() as connection:
+        rows = connection.execute(
+            select(tenants.c.slug, syncs.c.external_id)
+            .join(shops, syncs.c.shop_id == shops.c.id)
+            .join(tenants, shops.c.tenant_id == tenants.c.id)
+            .where(syncs.c.state == State.DONE)
+        )
+        return frozenset((slug, external_id) for slug, external_id in rows)

@@ -52,7 +52,7 @@ def test_given_a_target_when_it_runs_then_it_sets_itself_up_first(target: str, l
 
 
 def test_given_arguments_when_a_command_runs_then_it_gets_them() -> None:
-    for target in ("demo", "serve", "test"):
+    for target in ("demo", "serve", "test", "faults"):
         lines = run("make", "--dry-run", target, "ARGS=--some thing").stdout.splitlines()
         assert lines[-1].endswith(" --some thing")
 
