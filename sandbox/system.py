@@ -11,7 +11,6 @@ workers, the scheduler, and a management system if wanted. Everything that it wr
 """
 
 import os
-import socket
 import sys
 import threading
 import time
@@ -28,12 +27,12 @@ from integrator import readiness
 from integrator.ledger import migrate, tenants
 from integrator.ledger.engine import Ledger
 from integrator.secrets import KeyRing, new_key
+from sandbox import system_parts
 from sandbox.redis import NoRedis
 from sandbox.system_control import SETTING, ControlParts
 from sandbox.system_folder import Folder
 from sandbox.system_ports import free_port, require_free
 from sandbox.system_process import STOP_SECONDS, Process, SystemFailed, answers, answers_tcp, says
-from tasks.queues import QUEUES, Queue
 
 OTHER_QUEUE = frozenset({"INTEGRATOR_SQS_ENDPOINT_URL", "INTEGRATOR_SQS_QUEUE_URL_PREFIX"})
 """Settings of which each says that there is an SQS already."""
@@ -77,7 +76,7 @@ class System:
         self._ports: set[int] = set()
         host, _, port = bind.rpartition(":")
         self._bind = (host.strip("[]") or "127.0.0.1", int(port) or self._port())
-        self.erp_urls = {name: f"http://127.0.0.1:{self._port()}" for name in _erp_names(erp)}
+        self.erp_urls = {name: f"http://127.0.0.1:{self._port()}" for name in system_parts.erp_names(erp)}
         self.sqs_url = f"http://127.0.0.1:{self._port()}" if self.own_queue else ""
         self.environment = self._environment(worker_threads)
         self.control: ControlParts | None = None
@@ -250,8 +249,7 @@ class System:
     def _embedded(self) -> list[Process]:
         parts = []
         if self.own_queue:
-            queues = [f"--queue={self._queue(q)}:{q.visibility_seconds}:{q.max_receive_count}" for q in QUEUES]
-            parts.append(self._embed("sqs", self.sqs_url, *queues))
+            parts.append(self._embed("sqs", self.sqs_url, *system_parts.sqs_queues(self.extra_env)))
         if self.control and self.control.own_redis:
             ready = answers_tcp(self.control.redis_listens_on())
             parts.append(self._program("redis", self.control.redis_argv(), ready))
@@ -264,27 +262,12 @@ class System:
         return self._process(name, argv, says(r"^ready "))
 
     def _served(self) -> list[Process]:
-        receiver = ["-m", "gunicorn", "-c", "python:web.server"]
-        queues = ",".join(map(self._queue, QUEUES))
-        alone = ["--without-mingle", "--without-gossip"]
-        worker = [
-            "-m",
-            "celery",
-            "--quiet",
-            "-A",
-            "tasks",
-            "worker",
-            *alone,
-            f"--queues={queues}",
-        ]
         names = [f"worker-{number}" for number in range(1, self._workers + 1)]
+        ready = answers(f"{self.receiver_url}/readyz")
         return [
-            self._process("receiver", receiver, answers(f"{self.receiver_url}/readyz")),
-            *(
-                self._process(name, [*worker, f"--hostname={name}@{socket.gethostname()}"], says(r" ready\."))
-                for name in names
-            ),
-            self._process("scheduler", ["-m", "celery", "-A", "tasks", "scheduler"], says("scheduler_ready")),
+            self._process("receiver", system_parts.RECEIVER, ready),
+            *(self._process(name, system_parts.worker(name, self.extra_env), says(r" ready\.")) for name in names),
+            self._process("scheduler", system_parts.SCHEDULER, says("scheduler_ready")),
             *self._flower(),
         ]
 
@@ -297,18 +280,9 @@ class System:
         process.env = self.control.flower_env(self.environment)
         return [process]
 
-    def _queue(self, queue: Queue) -> str:
-        return f"{self.extra_env.get('INTEGRATOR_SQS_QUEUE_PREFIX', 'integrator-')}{queue.name}"
-
     def _process(self, name: str, argv: list[str], ready: Callable[[Process], bool]) -> Process:
         return self._program(name, [sys.executable, *argv], ready)
 
     def _program(self, name: str, argv: list[str], ready: Callable[[Process], bool]) -> Process:
         log, pid_file = self.folder.logs / f"{name}.log", self.folder.pid_file(name)
         return Process(name, argv, self.environment, log, ready, pid_file=pid_file)
-
-
-def _erp_names(erp: bool | tuple[str, ...]) -> tuple[str, ...]:
-    if isinstance(erp, bool):
-        return ("erp",) if erp else ()
-    return erp
