@@ -22,7 +22,6 @@ from kombu.connection import Connection
 from kombu.exceptions import OperationalError
 from kombu.messaging import Producer
 from kombu.pidbox import Node
-from redis.exceptions import RedisError
 
 from integrator.config import settings
 from tasks import redis_link
@@ -57,7 +56,7 @@ def _told(link: Connection) -> Iterator[None]:
     """Say in one sentence that Redis does not answer."""
     try:
         yield
-    except (RedisError, OperationalError, OSError) as error:
+    except redis_link.failures() as error:
         where = f"{link.hostname}:{link.port}" if link.port else link.hostname
         raise NoControlPlane(
             f"Redis at {where} does not answer ({str(error).rstrip('.')}). The workers work without it. "
@@ -132,7 +131,7 @@ def _as_connection_errors() -> Iterator[None]:
     """`celery events` connects anew after a ConnectionError, at once: so this waits a little."""
     try:
         yield
-    except (RedisError, OperationalError, OSError) as error:
+    except redis_link.failures() as error:
         if isinstance(error, NoControlPlane):
             raise
         time.sleep(RECONNECT_SECONDS)

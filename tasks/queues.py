@@ -1,5 +1,6 @@
 """The queues on SQS: their names, the attributes they must have, and how full they are."""
 
+import threading
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -40,17 +41,23 @@ class QueueMismatch(Exception):
     """A queue is not as celeryconfig and the protocol need it. Its text is for people."""
 
 
+_one_at_a_time = threading.Lock()
+
+
+def new_client(**options: Any) -> Any:
+    """A boto3 client of the process's one session, counted: each session holds all that is known of AWS, 9 MB."""
+    with _one_at_a_time:
+        return counted(boto3.client("sqs", **options))
+
+
 @cache
 def client() -> Any:
     """A boto3 client for counting and checking; publishing goes through Celery."""
     given = settings()
-    return counted(
-        boto3.client(
-            "sqs",
-            region_name=given.sqs_region,
-            endpoint_url=given.sqs_endpoint_url,
-            config=Config(connect_timeout=3, read_timeout=3, retries={"total_max_attempts": 1}),
-        )
+    return new_client(
+        region_name=given.sqs_region,
+        endpoint_url=given.sqs_endpoint_url,
+        config=Config(connect_timeout=3, read_timeout=3, retries={"total_max_attempts": 1}),
     )
 
 

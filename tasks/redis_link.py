@@ -1,17 +1,11 @@
-"""Connections to the Redis of the control plane: kombu's transport, with a deadline on everything and no retries.
-
-redis-py repeats a failed command ten times by itself, so that a Redis that answers nothing would hold a caller for
-a quarter of a minute where a second was asked for. Here whoever calls decides whether to call again.
-"""
+"""Connections to the Redis of the control plane: where it is, and with a deadline on everything."""
 
 import os
 import ssl
 from typing import Any
 
 from kombu.connection import Connection
-from kombu.transport import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from kombu.exceptions import OperationalError
 
 from integrator.config import settings
 
@@ -27,21 +21,8 @@ OPTIONS: dict[str, Any] = {
 }
 """For kombu's transport."""
 
-TRANSPORT = "tasks.redis_link:Transport"
-
-
-class Channel(redis.Channel):
-    """Kombu's channel, whose commands are tried once."""
-
-    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
-        given: dict[str, Any] = super()._connparams(asynchronous)
-        return {**given, "retry": Retry(NoBackoff(), 0)}
-
-
-class Transport(redis.Transport):
-    """The transport of the control plane."""
-
-    Channel = Channel
+TRANSPORT = "tasks.redis_transport:Transport"
+"""A name: the library is loaded by processes that have a control plane, and by no other."""
 
 
 def url() -> str | None:
@@ -64,3 +45,10 @@ def connection(address: str) -> Connection:
     return Connection(
         address, transport=TRANSPORT, transport_options=OPTIONS, ssl=tls(address), connect_timeout=CONNECT_SECONDS
     )
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What a connection raises whose Redis fails."""
+    from redis.exceptions import RedisError  # noqa: PLC0415 - 6 MB that a worker without Redis can do without
+
+    return (RedisError, OperationalError, OSError)

@@ -12,12 +12,14 @@ hidden from everybody for the visibility timeout. Here it is ended with the cons
 from collections.abc import Mapping
 from typing import Any
 
+from botocore.config import Config
 from botocore.exceptions import ClientError
 from kombu.asynchronous import Hub, get_event_loop, set_event_loop
 from kombu.transport import SQS
 
-from tasks.counted import count, counted
+from tasks.counted import count
 from tasks.health import pulse
+from tasks.queues import new_client
 
 
 class EndpointFailed(ConnectionError):
@@ -40,8 +42,26 @@ class Channel(SQS.Channel):
         client._for_status = lambda response, _body: EndpointFailed(f"SQS answered {response.status}")
         return client
 
-    def _new_boto_client(self, *args: Any, **kwargs: Any) -> Any:
-        return counted(super()._new_boto_client(*args, **kwargs))
+    def _new_boto_client(
+        self,
+        service: str,  # noqa: ARG002 - there is one
+        region: str,
+        access_key_id: str | None,
+        secret_access_key: str | None,
+        session_token: str | None = None,
+        config: Config | None = None,
+    ) -> Any:
+        """A client as kombu makes it, but of the process's one session."""
+        given = Config(**self.transport_options.get("client-config", {}))
+        return new_client(
+            region_name=region,
+            aws_access_key_id=access_key_id,
+            aws_secret_access_key=secret_access_key,
+            aws_session_token=session_token,
+            use_ssl=self.is_secure,
+            endpoint_url=self.endpoint_url,
+            config=given.merge(config) if config else given,
+        )
 
     def _schedule_queue(self, queue: str) -> None:
         """Ask for messages, or not while all places are taken: both show that the worker consumes."""
