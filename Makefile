@@ -1,7 +1,7 @@
 # `make` lists the commands. Each sets itself up; ARGS goes to what it runs: make demo ARGS="--orders 50 --exit"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test faults check hooks format docs audit lock clean setup-run setup-dev
+.PHONY: help demo serve test faults bench check hooks format docs audit lock clean setup-run setup-dev
 
 python := .venv/bin/python
 ARGS ?=
@@ -21,6 +21,10 @@ test: setup-dev ## Run the tests in random order, in JOBS processes (one more th
 
 faults: setup-dev ## Take parts away under load and bring them back (ARGS="--seed 7 --rounds 2 --only sqs-stopped")
 	@$(python) -m tests.e2e.faults $(ARGS)
+
+bench: setup-dev ## Measure: every benchmark, one line of JSON each (ARGS=--short for a look; docs/performance.md)
+	@set -e; for one in ingest pipeline pools fairness hostile; do \
+		echo "== benchmarks.$$one" >&2; $(python) -m benchmarks.$$one $(ARGS); done
 
 check: setup-dev ## Check style, format, types and which package may import which
 	@$(python) -m ruff check .

@@ -1,6 +1,6 @@
 """How long an order waits for a worker that two slow tenants flood: with Celery's thread pool and with ours.
 
-    python benchmarks/fairness.py [--threads 16] [--latency-ms 8000] [--orders 24] [--times 5]
+    python -m benchmarks.fairness [--short] [--threads 16] [--latency-ms 8000] [--orders 24] [--times 5]
 
 starts one real worker on a fresh SQLite ledger, SQS endpoint and three management systems, for each pool. Two
 tenants' systems take `latency_ms` for each request, and their backlog fills their windows; the third tenant's
@@ -117,14 +117,17 @@ def measure(pool: str, given: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Read the command line, measure, print."""
     about = "An order's wait beside two floods."
-    parser = argparse.ArgumentParser(prog="python benchmarks/fairness.py", description=about)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fairness", description=about)
     parser.add_argument("--threads", type=int, default=16)
     parser.add_argument("--latency-ms", type=float, default=8_000, help="of the slow systems, for each request")
     parser.add_argument("--orders", type=int, default=24, help="of each slow tenant")
     parser.add_argument("--times", type=int, default=5, help="orders of the third tenant")
+    parser.add_argument("--short", action="store_true", help="a smoke test of some seconds")
     given = parser.parse_args()
+    if given.short:
+        given.latency_ms, given.orders, given.times = 1_000, 8, 1
     found = [measure(pool, given) for pool in POOLS]
-    print(json.dumps({"threads": given.threads, "latency_ms": given.latency_ms, "pools": found}, indent=2))
+    print(json.dumps({"threads": given.threads, "latency_ms": given.latency_ms, "pools": found}))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Mutated webhooks against the real receiver: nothing forged is accepted, nothing fails, nothing grows.
 
-    python -m benchmarks.hostile [--requests 100000] [--seed 1] [--clients 8]
+    python -m benchmarks.hostile [--short] [--requests 100000] [--seed 1] [--clients 8]
 
 starts the receiver on a fresh SQLite ledger with three shops, and sends it signed webhooks, most of them mutated:
 bits flipped anywhere, parts cut off, added, repeated, spliced with another's. Request and mutation follow from the
@@ -218,8 +218,9 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--short", action="store_true", help="a smoke test of a few seconds")
     given = parser.parse_args()
-    print(json.dumps(measure(given.requests, given.seed, given.clients)))
+    print(json.dumps(measure(1_000 if given.short else given.requests, given.seed, given.clients)))
 
 
 if __name__ == "__main__":

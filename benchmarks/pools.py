@@ -1,11 +1,11 @@
 """Celery's worker pools compared on our workload: each order waits for HTTP and for the ledger.
 
-    python benchmarks/pools.py [--orders 600] [--latency-ms 100] [--sqlite]
+    python -m benchmarks.pools [--short] [--orders 600] [--latency-ms 100] [--sqlite]
 
 runs the same orders through a real worker with a thread pool and with processes, one after the other, each on a
 fresh ledger (PostgreSQL unless told otherwise), SQS endpoint and management system, which it starts and stops
-itself. It prints JSON. Seconds are those of the ledger's clock from the first claim to the last finish; what the
-processes take to start is not in them.
+itself. The last line is JSON. Seconds are those of the ledger's clock from the first claim to the last finish; what
+the processes take to start is not in them.
 
 - `rss_mb`, `pss_mb`: memory of all the worker's processes at its highest. RSS counts shared pages once for each
   process, PSS shares them out.
@@ -224,16 +224,19 @@ def measure(pool: str, concurrency: int, given: argparse.Namespace) -> Measured:
 def main() -> None:
     """Read the command line, measure, print."""
     parser = argparse.ArgumentParser(
-        prog="python benchmarks/pools.py", description="Celery's worker pools compared."
+        prog="python -m benchmarks.pools", description="Celery's worker pools compared."
     )
     parser.add_argument("--orders", type=int, default=600)
     parser.add_argument("--latency-ms", type=float, default=100, help="of the management system, for each request")
     parser.add_argument("--sqlite", action="store_true", help="the ledger on SQLite instead of PostgreSQL")
+    parser.add_argument("--short", action="store_true", help="a smoke test of a few seconds")
     given = parser.parse_args()
+    if given.short:
+        given.orders = 20
     figures = [asdict(measure(pool, concurrency, given)) for pool, concurrency in POOLS]
     about = {"ledger": "sqlite" if given.sqlite else "postgresql", "latency_ms": given.latency_ms}
     load = round(os.getloadavg()[0], 1)
-    print(json.dumps({**about, "cores": os.cpu_count(), "load_1_min": load, "pools": figures}, indent=2))
+    print(json.dumps({**about, "cores": os.cpu_count(), "load_1_min": load, "pools": figures}))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,33 @@
+"""The short form of the two benchmarks whose figures docs/performance.md gives: what they count, not how fast."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+ALIKE = {"processors", "load_average", "python"}
+
+
+def measured(name: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--short"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    assert found.keys() >= ALIKE
+    return found
+
+
+def test_given_the_receiver_and_its_peer_when_measured_then_every_acknowledged_order_is_kept() -> None:
+    found = measured("ingest")
+
+    assert found.keys() >= {"acks_per_s", "naive_acks_per_s", "ratio", "ratio_at_0_ms", "ack_ms_p99_half_load"}
+    assert found["acknowledged"] == found["kept"] > 0
+    assert found["naive_acknowledged"] <= found["naive_queued"]
+    assert found["refused"] == 0
+
+
+def test_given_the_whole_system_when_measured_then_each_order_arrives_by_a_message_of_its_own() -> None:
+    found = measured("pipeline")
+
+    assert found.keys() >= {"orders_per_s", "cpu_ms_per_order", "sqs_calls_per_order", "rss_mb_worker"}
+    assert min(found["erp_requests_per_order"], found["sqs_SendMessage_per_order"]) >= 1
