@@ -45,6 +45,9 @@ THREADS = 64
 CONNECTIONS = PROCESSES * THREADS
 """So that each thread of both can be at work."""
 
+MADE_AHEAD = 3_000
+"""Requests a second that are made before a run; should more be sent, they are made meanwhile."""
+
 LATENCIES_MS = (8, 0)
 TENANTS = 4
 QUEUE = "naive"
@@ -63,6 +66,7 @@ class Side:
 
     def load(self, seconds: float, **how: Any) -> Measured:
         """Send for so long, as much as it takes unless told otherwise."""
+        self.orders.make_ready(int(seconds * MADE_AHEAD))
         before = cpu_seconds(self.process)
         measured = run(self.port, self.orders, seconds=seconds, connections=CONNECTIONS, **how)
         self.cpu_seconds += cpu_seconds(self.process) - before

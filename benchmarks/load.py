@@ -33,7 +33,10 @@ class Target:
 
 
 class Orders:
-    """Requests without end, each a webhook of an order that was never told of before, the shops taking turns."""
+    """Requests without end, each a webhook of an order that was never told of before, the shops taking turns.
+
+    They can be made ahead: signing one costs as much as sending it.
+    """
 
     def __init__(self, targets: list[Target]) -> None:
         events = (life.events[0] for life in lives(400, seed=1))
@@ -41,11 +44,20 @@ class Orders:
         self._bodies = [event.body.split(event.external_id.encode()) for event in fitting]
         self._targets = targets
         self._numbers = count()
+        self._ready: deque[bytes] = deque()
+
+    def make_ready(self, count: int) -> None:
+        """Make so many ahead."""
+        while len(self._ready) < count:
+            self._ready.append(self._make())
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
+        return self._ready.popleft() if self._ready else self._make()
+
+    def _make(self) -> bytes:
         number = next(self._numbers)
         target = self._targets[number % len(self._targets)]
         body = str(6_000_000_000_000_000_000 + number).encode().join(self._bodies[number % len(self._bodies)])
@@ -99,13 +111,18 @@ class _Connection:
     """One kept connection, with at most one request on its way."""
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection((HOST, port), timeout=SILENT_SECONDS)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._port = port
+        self.waits = False
         self.due = 0.0
         self._got = b""
+        self.connect()
+
+    def connect(self) -> None:
+        self.socket = socket.create_connection((HOST, self._port), timeout=SILENT_SECONDS)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def send(self, request: bytes, due: float) -> None:
-        self.due, self._got = due, b""
+        self.waits, self.due, self._got = True, due, b""
         self.socket.sendall(request)
 
     def read(self) -> int | None:
@@ -118,7 +135,8 @@ class _Connection:
         if not end:
             return None
         _, _, length = head.lower().partition(b"content-length:")
-        return int(head[9:12]) if len(body) >= int(length.split(b"\r\n")[0] or 0) else None
+        self.waits = len(body) < int(length.split(b"\r\n")[0] or 0)
+        return None if self.waits else int(head[9:12])
 
 
 class _Connections:
@@ -138,10 +156,19 @@ class _Connections:
     def answered(self, seconds: float) -> Iterator[tuple[_Connection, int]]:
         """Wait for so long at most; the connections that have an answer, and its status."""
         for key, _ in self._selector.select(seconds):
-            status = key.data.read()
-            if status is not None:
-                self.free.append(key.data)
-                yield key.data, status
+            one: _Connection = key.data
+            if not one.waits:
+                self._renew(one)
+            elif (status := one.read()) is not None:
+                self.free.append(one)
+                yield one, status
+
+    def _renew(self, one: _Connection) -> None:
+        """The server has closed it, since nothing was asked for a while."""
+        self._selector.unregister(one.socket)
+        one.socket.close()
+        one.connect()
+        self._selector.register(one.socket, selectors.EVENT_READ, one)
 
     def close(self) -> None:
         self._selector.close()
@@ -166,13 +193,13 @@ def run(
     times = _every(rate, seconds) if rate else _at_once(began, seconds)
     due, heard = next(times, None), 0.0
     while due is not None or pool.busy:
-        now = time.monotonic() - began
-        while due is not None and pool.free and due <= now:
+        while due is not None and pool.free and due <= time.monotonic() - began:
             request = next(requests, None)
             if request is not None:
                 pool.free.popleft().send(request, due)
                 found.sent += 1
             due = None if request is None else next(times, None)
+        now = time.monotonic() - began
         for one, status in pool.answered(0.1 if due is None or not pool.free else max(due - now, 0)):
             heard = time.monotonic() - began
             found.note(status, heard - one.due)

@@ -4,8 +4,8 @@
 
 runs the same orders through a real worker with a thread pool and with processes, one after the other, each on a
 fresh ledger (PostgreSQL unless told otherwise), SQS endpoint and management system, which it starts and stops
-itself. The last line is JSON. Seconds are those of the ledger's clock from the first claim to the last finish; what
-the processes take to start is not in them.
+itself. The last line is JSON. Seconds are those of the ledger's clock from the first claim to the last finish; the
+time that processes take to start is not in them.
 
 - `rss_mb`, `pss_mb`: memory of all the worker's processes at its highest. RSS counts shared pages once for each
   process, PSS shares them out.

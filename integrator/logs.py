@@ -5,14 +5,16 @@ and where it was raised, never with its text or its variables, since those hold 
 packages' records stands the template, and of their arguments only what can't hold such data.
 """
 
+import contextlib
 import json
 import logging
 import re
+import select
 import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -66,7 +68,7 @@ def configure(level: str) -> None:
         pass_foreign_args=True,
         use_get_message=False,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = Lines(sys.stderr)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -74,6 +76,59 @@ def configure(level: str) -> None:
     for noisy in NOISY:
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))
     _catch_strays()
+
+
+class _Held(threading.local):
+    """The lines that a thread will write together; None: it writes each at once."""
+
+    lines: list[str] | None = None
+
+
+_held = _Held()
+
+
+class Lines(logging.StreamHandler[Any]):
+    """Writes each line at once, or with others of its thread."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if _held.lines is None:
+            super().emit(record)
+            return
+        try:
+            _held.lines.append(self.format(record) + self.terminator)
+        except Exception:  # noqa: BLE001 - as logging does it
+            self.handleError(record)
+
+    def write(self, lines: Iterable[str]) -> None:
+        """Write lines in pieces that a pipe, which other processes write to as well, takes as a whole."""
+        piece = ""
+        for line in [*lines, ""]:
+            if piece and (not line or len((piece + line).encode("utf-8", "replace")) > select.PIPE_BUF):
+                with (
+                    contextlib.suppress(OSError, ValueError, AttributeError),
+                    self.lock or contextlib.nullcontext(),
+                ):
+                    self.stream.write(piece)
+                    self.flush()
+                piece = ""
+            piece += line
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Write what this thread logs in the block at its end, with few calls.
+
+    Each call to write gives the interpreter away, and a thread that others wait for gets it back when all of them
+    have had it.
+    """
+    _held.lines = []
+    try:
+        yield
+    finally:
+        lines, _held.lines = _held.lines, None
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, Lines):
+                handler.write(lines)
 
 
 def sentence(text: str) -> str:

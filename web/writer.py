@@ -9,7 +9,7 @@ from integrator.ledger.access import ShopRow
 from integrator.ledger.deliveries import accept, open_deliveries
 from integrator.ledger.engine import UNREACHABLE, Ledger
 from integrator.ledger.records import Accepted, Delivery
-from integrator.logs import describe, get_logger
+from integrator.logs import describe, get_logger, together
 from integrator.metrics import UNKNOWN
 from web.batcher import Batcher, Busy, Job
 from web.metrics import Counters
@@ -182,8 +182,9 @@ class Writer:
             self._dispatcher.request(gate_id)
         for one in new:
             self._gauges.add(one.shop)
-        for job, accepted in zip(jobs, kept, strict=True):
-            self._tell(job.item, accepted)
+        with together():
+            for job, accepted in zip(jobs, kept, strict=True):
+                self._tell(job.item, accepted)
 
     def _tell(self, arrived: Arrived, accepted: Accepted) -> None:
         shop, delivery = arrived.shop, arrived.delivery

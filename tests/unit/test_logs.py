@@ -2,6 +2,7 @@
 
 import json
 import logging
+import select
 import sys
 import threading
 import warnings
@@ -237,6 +238,42 @@ def test_given_what_celery_says_in_a_signal_handler_then_one_line_like_any_other
     }
     monkeypatch.setattr(sys, "stderr", None)
     terminal.say("nobody hears it")
+
+
+class Pipe:
+    """What was written to it, call by call."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def write(self, text: str) -> None:
+        self.calls.append(text)
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+
+def test_given_many_lines_together_when_written_then_in_order_and_in_few_pieces_that_a_pipe_takes_whole(
+    lines: Lines,
+) -> None:
+    pipe, log = Pipe(), logging.getLogger("celery")
+    next(one for one in logging.getLogger().handlers if isinstance(one, logs.Lines)).setStream(pipe)
+
+    with logs.together():
+        for number in range(100):
+            log.info("line %d", number)
+        other = threading.Thread(target=log.info, args=("at once",))
+        other.start()
+        other.join()
+    log.info("after")
+
+    at_once, *pieces, after = pipe.calls
+    assert [json.loads(piece)["event"] for piece in (at_once, after)] == ["at once", "after"]
+    told = [json.loads(line)["event"] for line in "".join(pieces).splitlines()]
+    assert told == [f"line {number}" for number in range(100)]
+    assert len(pieces) < 10
+    assert max(map(len, pieces)) <= select.PIPE_BUF
+    assert all(piece.endswith("\n") for piece in pieces)
 
 
 @pytest.mark.parametrize(
