@@ -11,6 +11,7 @@ management system holds each order once. The last line is JSON:
 - `orders_per_s`: of the second part. `cpu_ms_per_order`: of the receiver, the worker and the scheduler together;
   beside it each, and `erp_` and `sqs_`, the sandbox's, which are not ours to pay.
 - `sqs_calls_per_order`: requests that the endpoint counted, also receives that found nothing; each action beside.
+- `transactions_per_order`: of the ledger, all processes together, and the few by which this program looks.
 - `rss_mb_worker`: the worker's memory at the end; `rss_mb_worker_at_a_tenth`: after the first part.
 """
 
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from benchmarks.load import Orders, run
 from benchmarks.parts import cpu_seconds, machine, sandbox, slow_down, tenants
@@ -53,7 +54,8 @@ THREADS = 16
 CONNECTIONS = 16
 OURS = ("receiver", "worker", "scheduler")
 PARTS = (*OURS, "erp", "sqs")
-LOOK_SECONDS = 0.05
+COMMITTED = text("SELECT sum(xact_commit)::bigint FROM pg_stat_database")
+LOOK_SECONDS = 0.2
 PATIENCE_SECONDS = 300
 
 
@@ -93,13 +95,16 @@ class Usage:
     cpu_seconds: dict[str, float]
     sqs_calls: dict[str, int]
     erp_requests: int
+    transactions: int
 
     @classmethod
-    def of(cls, system: System) -> "Usage":
+    def of(cls, system: System, ledger: Ledger) -> "Usage":
         """Until now."""
         cpu = {name: cpu_seconds(system.processes[name]) for name in PARTS}
         erp = sandbox(system.erp_url)
-        return cls(cpu, sandbox(system.sqs_url)["requests"], sum(erp["requests"].values()))
+        with ledger.read() as connection:
+            transactions = connection.execute(COMMITTED).scalar_one()
+        return cls(cpu, sandbox(system.sqs_url)["requests"], sum(erp["requests"].values()), transactions)
 
 
 def rss_mb(system: System) -> float:
@@ -134,9 +139,9 @@ def measure(folder: Path, url: str, orders: int) -> dict[str, Any]:
         ledger = system.ledger()
         try:
             work_off(system, ledger, source, tenth)
-            rss, before = rss_mb(system), Usage.of(system)
+            rss, before = rss_mb(system), Usage.of(system, ledger)
             seconds = work_off(system, ledger, source, orders)
-            found = figures(orders, seconds, before, Usage.of(system))
+            found = figures(orders, seconds, before, Usage.of(system, ledger))
             found |= {"rss_mb_worker": round(rss_mb(system), 1), "rss_mb_worker_at_a_tenth": round(rss, 1)}
             require_once(system, tenth + orders)
         finally:
@@ -155,6 +160,7 @@ def figures(orders: int, seconds: float, before: Usage, after: Usage) -> dict[st
         **{f"cpu_ms_per_order_{name}": round(cpu[name], 2) for name in PARTS},
         **{f"sqs_{name}_per_order": round(count / orders, 2) for name, count in sorted(calls.items()) if count},
         "erp_requests_per_order": round((after.erp_requests - before.erp_requests) / orders, 2),
+        "transactions_per_order": round((after.transactions - before.transactions) / orders, 1),
         "orders": orders,
         "latency_ms": LATENCY_MS,
         "tenants": TENANTS,

@@ -91,6 +91,7 @@ class Lines(logging.StreamHandler[Any]):
     """Writes each line at once, or with others of its thread."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Write the record's line, or keep it for the end of the block."""
         if _held.lines is None:
             super().emit(record)
             return
