@@ -21,7 +21,7 @@ from tests.e2e.faults.scenarios import BY_NAME, SCENARIOS, Scenario
 ORDERS = 1_200
 """Of each shop in one system: more than are sent."""
 
-WAVE = 15
+WAVE = 10
 """Orders of each shop by which the rate is measured."""
 
 LIMPS = 0.5
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             bad = wrong(outcome, scenario)
             failed += bool(bad)
             rows.append(row(outcome, "FAILED" if bad else "kept"))
-            print(f"{scenario.name}: {rows[-1][-1]} in {time.monotonic() - began:.0f} s", flush=True)
+            print(f"{table(rows[-1:])}\n    in {time.monotonic() - began:.0f} s", flush=True)
             for line in bad:
                 print(f"    {line}", flush=True)
     print(f"\n{table(rows)}")

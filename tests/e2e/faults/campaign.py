@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from tests.e2e.faults.load import Found, Order
+from tests.e2e.faults.load import Found
 from tests.e2e.faults.rig import Moment, Rig, until
 from tests.e2e.faults.scenarios import Scenario
 
@@ -95,13 +95,9 @@ def strike(rig: Rig, scenarios: Sequence[Scenario], dice: random.Random, *, long
     return outcome
 
 
-def full_rate(rig: Rig, orders: int, but: set[Order] | None = None) -> float:
-    """Send orders of each shop as fast as can be; orders done in a second, 0 when not all were in time.
-
-    Those of `but` are not waited for.
-    """
+def full_rate(rig: Rig, orders: int) -> float:
+    """Send orders of each shop as fast as can be; orders done in a second, 0 when not all were in time."""
     sent = rig.send(orders)
-    wanted = sent.orders - (but or set())
-    if not (sent.wait(FULL_SECONDS) and rig.wait_done(wanted, FULL_SECONDS)):
+    if not (sent.wait(FULL_SECONDS) and rig.wait_done(sent.orders, FULL_SECONDS)):
         return 0.0
     return len(sent.orders) / (time.monotonic() - sent.began)

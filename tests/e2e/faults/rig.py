@@ -105,10 +105,6 @@ class Rig:
         self.primary.promote()
         self.database.target = self.primary.port
 
-    def new_standby(self) -> None:
-        """Give the primary a standby again."""
-        self.guard(self._servers.make())
-
     def _apply(self) -> None:
         documents = [tenant.document(self.erps[tenant.slug]) for tenant in self.shops.tenants]
         for document in documents:

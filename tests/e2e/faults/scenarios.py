@@ -14,7 +14,7 @@ from sandbox.system_process import says
 from tests.e2e.faults.postgres import SEGMENT_BYTES
 from tests.e2e.faults.rig import SHIFT_FOLDER, Moment, Rig, control, until
 
-Back = Callable[[], None]
+Back = Callable[[], object]
 Felt = Callable[[Rig, Moment], bool]
 
 SHIFT = timedelta(hours=1)
@@ -108,7 +108,7 @@ def redis_hanging(rig: Rig) -> Back:
 def database_restarted(rig: Rig) -> Back:
     """It ends at once, as `pg_ctl -m immediate` has it, and recovers."""
     rig.primary.crash()
-    return lambda: (rig.primary.start(), None)[1]
+    return rig.primary.start
 
 
 def database_hanging(rig: Rig) -> Back:
