@@ -48,7 +48,7 @@ def connect(proxy: Proxy) -> socket.socket:
 
 
 def test_given_a_proxy_when_its_target_changes_then_new_connections_lead_there_and_old_ones_stay() -> None:
-    with echo(b"a") as first, echo(b"b") as second, Proxy(first, free_port()) as proxy, connect(proxy) as old:
+    with echo(b"a") as first, echo(b"b") as second, Proxy(first) as proxy, connect(proxy) as old:
         assert ask(old, b"1") == b"a1"
         proxy.target = second
         with connect(proxy) as new:
@@ -56,7 +56,7 @@ def test_given_a_proxy_when_its_target_changes_then_new_connections_lead_there_a
 
 
 def test_given_connections_when_cut_then_they_end_and_new_ones_are_taken() -> None:
-    with echo(b"a") as port, Proxy(port, free_port()) as proxy, connect(proxy) as old:
+    with echo(b"a") as port, Proxy(port) as proxy, connect(proxy) as old:
         assert ask(old, b"1") == b"a1"
         proxy.cut()
         assert old.recv(100) == b""
@@ -65,7 +65,7 @@ def test_given_connections_when_cut_then_they_end_and_new_ones_are_taken() -> No
 
 
 def test_given_a_hold_when_asked_then_nothing_is_answered_until_it_is_over() -> None:
-    with echo(b"a") as port, Proxy(port, free_port()) as proxy, connect(proxy) as old:
+    with echo(b"a") as port, Proxy(port) as proxy, connect(proxy) as old:
         assert ask(old, b"1") == b"a1"
         proxy.hold()
         with connect(proxy) as new:
@@ -79,5 +79,5 @@ def test_given_a_hold_when_asked_then_nothing_is_answered_until_it_is_over() -> 
 
 
 def test_given_a_target_that_is_gone_when_asked_then_the_connection_ends() -> None:
-    with Proxy(free_port(), free_port()) as proxy, connect(proxy) as connection:
+    with Proxy(free_port()) as proxy, connect(proxy) as connection:
         assert connection.recv(100) == b""

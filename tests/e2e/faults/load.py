@@ -107,12 +107,14 @@ class Shops:
         doubled: list[str] = []
         mismatched: list[str] = []
         held_with_both: list[str] = []
+        wrong = 0
         for tenant in self.tenants:
             stored = stored_orders(erps[tenant.slug])
             facts = {f"{SHOP}/{life.external_id}": life.facts for life in self.sent[tenant.slug]}
             compared = compare(facts, stored, unneeded=demo_ledger.unneeded(ledger, tenant.slug))
             named = _held_with_both(ledger) if tenant.slug == KEYLESS else set()
             held_with_both += [one for one in compared.duplicated if one in named]
+            wrong += len({*compared.lost, *compared.duplicated, *compared.mismatched} - named)
             lost += compared.lost
             doubled += [one for one in compared.duplicated if one not in named]
             mismatched += [one for one in compared.mismatched if one not in named]
@@ -122,8 +124,7 @@ class Shops:
         limbo += [f"{n} {state}" for state, n in states.items() if state not in {"done", "held"}]
         limbo += ["held"] * (states.get("held", 0) - len(held_with_both))
         acknowledged = sum(map(len, self.sent.values()))
-        wrong = {*lost, *doubled, *mismatched}
-        return Found(acknowledged, acknowledged - len(wrong), lost, doubled, mismatched, limbo, held_with_both)
+        return Found(acknowledged, acknowledged - wrong, lost, doubled, mismatched, limbo, held_with_both)
 
 
 def _held_with_both(ledger: Ledger) -> set[str]:

@@ -1,6 +1,7 @@
 """A TCP proxy in a thread, which can cut its connections, hold them as a dead network does, and lead elsewhere."""
 
 import asyncio
+import socket
 import threading
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -10,10 +11,12 @@ CHUNK = 65_536
 
 
 class Proxy:
-    """Passes connections to 127.0.0.1:`port` of it on to 127.0.0.1:`target`. `target` may change at any time."""
+    """Passes connections to its `port` on 127.0.0.1 on to `target` there. `target` may change at any time."""
 
-    def __init__(self, target: int, port: int) -> None:
-        self.target, self.port = target, port
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self._listens = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self.port: int = self._listens.getsockname()[1]
         self._loop = asyncio.new_event_loop()
         self._passing = asyncio.Event()
         self._open: set[asyncio.StreamWriter] = set()
@@ -48,7 +51,7 @@ class Proxy:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, backlog=512)
+        self._server = await asyncio.start_server(self._serve, sock=self._listens, backlog=512)
 
     async def _close(self) -> None:
         self._server.close()

@@ -53,7 +53,7 @@ class Rig:
         self.sent = Sent()
         self._servers = Servers()
         self.primary, self.standby = self._servers.make(), self._servers.make()
-        self.database = Proxy(self.primary.port, free_port())
+        self.database = Proxy(self.primary.port)
         self.redis = RedisServer(folder)
         self.system = System(
             folder / "system",
@@ -63,7 +63,7 @@ class Rig:
             erp=("erp-acme", f"erp-{KEYLESS}"),
             extra_env={"INTEGRATOR_CONTROL_PLANE_URL": self.redis.url, "INTEGRATOR_WEB_PROCESSES": "2"},
         )
-        self.front = Proxy(int(self.system.receiver_url.rpartition(":")[2]), free_port())
+        self.front = Proxy(int(self.system.receiver_url.rpartition(":")[2]))
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
