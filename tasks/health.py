@@ -1,7 +1,8 @@
 """The worker's pulse: it lives while it consumes, which is more than that its process runs.
 
-The transport beats whenever it is about to ask SQS, or finds that it may not since all its places are taken: so a
-worker whose threads are all busy with long calls lives, and one whose event loop or whose receive hangs does not.
+The transport beats whenever it is about to ask SQS, finds that it may not since all its places are taken, or
+connects anew: so a worker whose threads are all busy with long calls lives, and so does one that SQS does not
+answer, which no restart would help. One whose event loop or whose receive hangs does not.
 """
 
 from functools import cache

@@ -9,6 +9,7 @@ A worker that stops leaves its receive open while its runs end, and reads it no 
 hidden from everybody for the visibility timeout. Here it is ended with the consumer.
 """
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -100,3 +101,9 @@ class Transport(SQS.Transport):
 
     Channel = Channel
     connection_errors: Any = (*SQS.Transport.connection_errors, ClientError)
+
+    def establish_connection(self) -> Any:
+        """Connect. A worker's loop that does so anew, since SQS is away, is as alive as one that asks it."""
+        if threading.current_thread() is threading.main_thread():  # where the loop is; others only publish
+            pulse().beat()
+        return super().establish_connection()  # type: ignore[no-untyped-call]

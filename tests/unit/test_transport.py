@@ -1,6 +1,7 @@
 """The transport leans on kombu's private names: this fails when one is gone, or when kombu needs no help."""
 
 import inspect
+import threading
 from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from kombu.asynchronous.aws.sqs.connection import AsyncSQSConnection
 from kombu.asynchronous.http.curl import CurlClient
 from kombu.transport import SQS
 
+from tasks import transport
 from tasks.transport import Channel, EndpointFailed, Transport
 
 
@@ -64,6 +66,23 @@ def test_given_errors_of_the_endpoint_when_asked_then_each_is_a_lost_connection(
     assert issubclass(EndpointFailed, Transport.connection_errors)
     assert issubclass(ClientError, Transport.connection_errors)
     assert Transport.Channel is Channel
+
+
+def test_given_a_loop_that_connects_anew_when_asked_then_it_is_alive_and_a_thread_that_publishes_shows_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    beats: list[str] = []
+    pulse = SimpleNamespace(beat=lambda: beats.append(threading.current_thread().name))
+    monkeypatch.setattr(transport, "pulse", lambda: pulse)
+    monkeypatch.setattr(SQS.Transport, "establish_connection", lambda _self: "connected")
+    ours: Any = object.__new__(Transport)
+
+    assert ours.establish_connection() == "connected"
+    publishing = threading.Thread(target=ours.establish_connection)
+    publishing.start()
+    publishing.join()
+
+    assert beats == [threading.main_thread().name]
 
 
 def _answer() -> Any:
