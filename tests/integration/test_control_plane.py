@@ -1,6 +1,7 @@
 """Remote control and events over a real Redis, tasks on SQS: every command, and every way Redis fails."""
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 import pytest
@@ -420,6 +422,8 @@ def test_given_flower_when_looked_at_then_tasks_are_shown_behind_a_password_and_
     worker_of(plant, redis)
     process, url = flower(plant, redis, FLOWER_BASIC_AUTH="operator:pw")
     process.wait_ready()
+    with pytest.raises(ConnectionRefusedError):  # at loopback only, unless told otherwise
+        socket.create_connection(("127.0.0.2", urlsplit(url).port or 0), timeout=5)
     for path in ("/", "/tasks", "/metrics", "/broker", "/api/workers", "/api/tasks"):
         assert fetch(f"{url}{path}", user=None)[0] == 401, path
         assert fetch(f"{url}{path}", user="operator:wrong")[0] == 401, path

@@ -32,8 +32,9 @@ def test_given_old_and_new_deliveries_when_dropped_then_only_old_ones_of_finishe
         connection.execute(update(syncs).where(syncs.c.id.in_([finished_old, finished_new])).values(**done))
         old = deliveries.c.sync_id != finished_new
         connection.execute(update(deliveries).where(old).values(received_at=after(-31 * 86_400)))
-        connection.execute(update(delivery_keys).values(received_at=after(-31 * 86_400)))
         assert walked(connection, old_deliveries(30)) == 3
+        assert drop_old_keys(connection, keep_days=30) == 0, "young keys still know a repeat"
+        connection.execute(update(delivery_keys).values(received_at=after(-31 * 86_400)))
         assert drop_old_keys(connection, keep_days=30) == 3
         left = connection.execute(select(deliveries.c.sync_id).order_by(deliveries.c.id)).scalars().all()
         assert left == [open_old, finished_new]
@@ -112,6 +113,18 @@ def test_given_old_requests_when_emptied_then_only_those_of_finished_syncs_and_a
         assert connection.execute(kept).all() == before
 
     assert bodies(bench) == [False, False, False, True, True]
+
+
+@pytest.mark.parametrize("state", [StepState.INTENDED, StepState.IN_DOUBT])
+def test_given_a_step_whose_end_nobody_knows_when_old_requests_are_emptied_then_its_own_stays(
+    bench: Bench, state: StepState
+) -> None:
+    bench.run(bench.deliver(order()))
+    with bench.ledger.write() as connection:
+        unknown = {"state": state, "applied_at": None, "doubted_at": OLD}
+        connection.execute(update(steps).values(intended_at=OLD, **unknown))
+        walked(connection, old_requests(30))
+    assert bodies(bench) == [True]
 
 
 @pytest.mark.parametrize("by_key", [True, False])
