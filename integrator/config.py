@@ -95,6 +95,22 @@ class Settings(BaseSettings):
     flower_without_password: bool = Field(
         False, description="Start Flower although it asks nobody for a password. It can stop workers."
     )
+    breaker_failures: int = Field(
+        5, ge=1, le=100, description="Calls to a management system that fail in a row until its breaker opens."
+    )
+    breaker_seconds: float = Field(
+        15.0,
+        gt=0,
+        le=3_600,
+        description="How long a breaker stays open at first, until one sync tries the system; twice as long each "
+        "time that one fails.",
+    )
+    breaker_longest_seconds: float = Field(
+        300.0,
+        gt=0,
+        le=3_600,
+        description="How long a breaker stays open at most. Once closed for that long, it begins anew.",
+    )
     worker_threads: int = Field(16, ge=1, le=1_000, description="Syncs that one worker process runs at once.")
     bind: str = Field("127.0.0.1:8000", description="Where the web server listens: `HOST:PORT` or `unix:PATH`.")
     web_processes: int = Field(

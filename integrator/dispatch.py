@@ -15,8 +15,8 @@ from sqlalchemy import ColumnElement, Connection, Integer, Select, and_, bindpar
 from sqlalchemy.exc import SQLAlchemyError
 
 from integrator import failpoints
-from integrator.clock import EPOCH, after, boottime, now
-from integrator.gate import window
+from integrator.clock import after, boottime, now
+from integrator.gate import ON_TRIAL, window
 from integrator.ledger.engine import Ledger
 from integrator.ledger.records import Rung
 from integrator.ledger.schema import DUE_STATE, IN_FLIGHT, IS_QUEUED, Priority, gates, syncs
@@ -126,7 +126,7 @@ def _rooms(connection: Connection, gate_ids: Collection[int], *, skip_locked: bo
 @cache
 def _lock(*, skip_locked: bool) -> Select[int, int, bool]:
     return (
-        select(gates.c.id, gates.c.window_cap, (gates.c.credentials_until != EPOCH).label("on_trial"))
+        select(gates.c.id, gates.c.window_cap, ON_TRIAL.label("on_trial"))
         .where(gates.c.id.in_(bindparam("gate_ids", expanding=True)), gates.c.opens_at <= now())
         .order_by(gates.c.id)
         .with_for_update(key_share=True, skip_locked=skip_locked)

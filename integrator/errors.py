@@ -22,10 +22,11 @@ DETAIL_LIMIT = 2_000
 
 
 class Side(StrEnum):
-    """Whom a call went to: only the management system's answers move its gate."""
+    """Whose failure it is: only the management system's answers move its gate and use attempts up."""
 
     ERP = "erp"
     SHOP = "shop"
+    HERE = "here"
 
 
 class IntegratorError(Exception):
@@ -44,6 +45,8 @@ class IntegratorError(Exception):
         self.advice = remedy or self.remedy
         self.side = Side.ERP
         self.burns_attempt = True
+        self.on_trial = False
+        """Whether it was the one call by which a half-open breaker was to find out."""
 
     @property
     def error_class(self) -> str:

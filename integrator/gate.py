@@ -7,8 +7,9 @@ One column per cause; each writer touches its own, in a transaction of its own t
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, or_, select, update
 
+from integrator.breaker import BreakerState
 from integrator.clock import EPOCH, after, greatest, now
 from integrator.ledger.schema import erps, gates, tenants
 
@@ -29,6 +30,7 @@ class Gate:
     open: bool
     opens_at: datetime
     cause: str | None
+    breaker_closed: bool
 
     @property
     def until_resumed(self) -> bool:
@@ -37,8 +39,12 @@ class Gate:
 
 
 def window(cap: int, *, on_trial: bool) -> int:
-    """How many syncs of a gate may be in flight: the plan's cap; one while its credentials are on trial (F2)."""
+    """How many syncs of a gate may be in flight: the plan's cap; one while it is on trial (F2, G2)."""
     return 1 if on_trial else cap
+
+
+ON_TRIAL = or_(gates.c.credentials_until != EPOCH, gates.c.breaker_state != BreakerState.CLOSED)
+"""Whether a gate's credentials were refused, or its system failed, and no call has succeeded since."""
 
 
 def ask(connection: Connection, gate_id: int) -> Gate:
@@ -51,6 +57,7 @@ def ask(connection: Connection, gate_id: int) -> Gate:
             erps.c.slug.label("erp"),
             (gates.c.opens_at <= now()).label("open"),
             gates.c.opens_at,
+            gates.c.breaker_state,
             *causes,
         )
         .join(tenants, gates.c.tenant_id == tenants.c.id)
@@ -58,7 +65,8 @@ def ask(connection: Connection, gate_id: int) -> Gate:
         .where(gates.c.id == gate_id)
     ).one()
     cause = None if row.open else next(_CAUSES[c.name] for c in causes if row._mapping[c.name] == row.opens_at)
-    return Gate(row.id, row.tenant, row.erp, bool(row.open), row.opens_at, cause)
+    closed = row.breaker_state == BreakerState.CLOSED
+    return Gate(row.id, row.tenant, row.erp, bool(row.open), row.opens_at, cause, closed)
 
 
 _CAUSES = {

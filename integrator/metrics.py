@@ -129,6 +129,13 @@ GATES_SHUT = Metric(
     "scheduler",
     ("cause",),
 )
+BREAKER_CHANGES = Metric(
+    "integrator_breaker_changes_total",
+    Kind.COUNTER,
+    "Changes of the state of gates' breakers, by the new state: `open`, `half_open`, `closed`.",
+    "worker, scheduler",
+    ("state",),
+)
 QUEUE_MESSAGES = Metric(
     "integrator_queue_messages",
     Kind.GAUGE,
@@ -176,6 +183,7 @@ METRICS = (
     SYNCS,
     OLDEST_DUE,
     GATES_SHUT,
+    BREAKER_CHANGES,
     QUEUE_MESSAGES,
     DEAD_LETTERS,
     LEDGER_DISK,

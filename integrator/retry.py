@@ -13,6 +13,15 @@ FIRST_SECONDS = 2.0
 LONGEST_SECONDS = 3_600.0
 """Backoff: full jitter up to min(1 h, 2 s x 2^n) after the n-th failed attempt (F1)."""
 
+ATTEMPTS = 12
+"""A sync whose calls to the management system failed this often, while its gate was open, is dead (F1)."""
+
+GIVEN_UP = (
+    "The system failed for this sync again and again, while its gate was open: look at what it said with "
+    "`celery -A tasks syncs show --detail`, mend that, then `celery -A tasks syncs requeue`."
+)
+"""What a person does about a dead sync."""
+
 BUG_ATTEMPTS = 3
 """A failure of our own code is tried this often: the third time in a row it is held."""
 
@@ -30,6 +39,7 @@ class Verb(StrEnum):
     RETRY = "retrying"
     RELEASE = "pending"
     HOLD = "held"
+    GIVE_UP = "dead"
     ABANDON = "abandoned"
     """Somebody else holds it: write nothing."""
 
@@ -68,8 +78,9 @@ def decide(  # noqa: C901, PLR0911 - one class of error a case
     """Judge one failed run. Pure, but for `random`.
 
     `progressed`: a step was applied in it. `alike`: how many runs in a row before it ended so.
-    `neighbours_succeed`: other syncs of the gate were done meanwhile. Transient never ends in dead: without a
-    breaker an outage would burn the attempts of every order that it meets.
+    `neighbours_succeed`: other syncs of the gate were done meanwhile. The call by which a half-open breaker tries
+    the system burns no attempt and waits for nothing but its gate: so an outage kills nothing, however long. No
+    breaker stands before a shop, so that its failures, and our own, are tried for ever.
     """
     wait = backoff(claimed.attempts, random)
     match error:
@@ -81,14 +92,8 @@ def decide(  # noqa: C901, PLR0911 - one class of error a case
             return Outcome(Verb.RELEASE)
         case errors.NotStarted():
             return Outcome(Verb.RELEASE, wait, burns="attempts")
-        case errors.Settling(cause=None):
-            return Outcome(Verb.RELEASE, not_before=error.not_before)
-        case errors.Settling():
-            return Outcome(Verb.RETRY, not_before=error.not_before, burns="attempts")
-        case errors.Transient(burns_attempt=False):
-            return Outcome(Verb.RELEASE, backoff(alike, random))
-        case errors.Transient():
-            return Outcome(Verb.RETRY, wait, burns="attempts")
+        case errors.Transient() | errors.Settling():
+            return _passing(error, claimed, wait, backoff(alike, random))
         case errors.Throttled():
             return _throttled(error, claimed, neighbours_succeed)
         case errors.Unauthorized():
@@ -98,6 +103,25 @@ def decide(  # noqa: C901, PLR0911 - one class of error a case
         case errors.Bug() if alike + 1 < BUG_ATTEMPTS:
             return Outcome(Verb.RETRY, wait, burns="attempts")
     return Outcome(Verb.HOLD)
+
+
+def _passing(
+    error: errors.Transient | errors.Settling, claimed: Claimed, wait: float, look_again: float
+) -> Outcome:
+    """What may pass by itself. A look burns no attempt, nor does a call on trial; that waits for its gate only."""
+    last = error.side is errors.Side.ERP and claimed.attempts + 1 >= ATTEMPTS
+    match error:
+        case errors.Settling(cause=None):
+            return Outcome(Verb.RELEASE, not_before=error.not_before)
+        case errors.Transient(on_trial=True):
+            return Outcome(Verb.RELEASE)
+        case errors.Transient(burns_attempt=False):
+            return Outcome(Verb.RELEASE, look_again)
+        case _ if last:
+            return Outcome(Verb.GIVE_UP)
+        case errors.Settling():
+            return Outcome(Verb.RETRY, not_before=error.not_before, burns="attempts")
+    return Outcome(Verb.RETRY, wait, burns="attempts")
 
 
 def _throttled(error: errors.Throttled, claimed: Claimed, neighbours_succeed: bool) -> Outcome:

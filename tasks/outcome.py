@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from integrator.ledger.records import Claimed, Failure
 from integrator.ledger.schema import State
 from integrator.logs import get_logger, sentence
 from integrator.metrics import ATTEMPTS, DONE_SECONDS, UNKNOWN, meters
-from integrator.retry import THROTTLED_LIMIT, Outcome, Verb, decide
+from integrator.retry import GIVEN_UP, THROTTLED_LIMIT, Outcome, Verb, decide
 from integrator.secrets import SecretsError
 from integrator.sync.run import Run, while_leased
 from tasks.process import Process
@@ -110,10 +110,14 @@ class End:
             self._write(lambda connection: gate.wait(connection, gate_id, seconds))
         if outcome.credentials_refused and self.run is not None:
             version = self.run.assignment.credentials_version
-            self._write(lambda connection: gate.refuse_credentials(connection, gate_id, version))
+            if self._write(lambda connection: gate.refuse_credentials(connection, gate_id, version)):
+                log.warning("credentials_refused", erp=self.run.assignment.erp, do=errors.Unauthorized.remedy)
 
     def _tell_ledger(self, error: errors.IntegratorError, outcome: Outcome) -> bool:
-        failure, sync_id, claim = Failure.of(error), self.claimed.sync_id, self.claimed.claim
+        failure = Failure.of(error)
+        if outcome.verb is Verb.GIVE_UP:
+            failure = replace(failure, remedy=GIVEN_UP)
+        sync_id, claim = self.claimed.sync_id, self.claimed.claim
         when: dict[str, Any] = {"delay_seconds": outcome.delay_seconds, "not_before": outcome.not_before}
         burns = outcome.burns
         match outcome.verb:
@@ -127,8 +131,9 @@ class End:
                         c, sync_id, claim, failure=failure, burns=burns is not None, **when
                     )
                 )
-            case Verb.HOLD:
-                return self._write(lambda c: transitions.stop(c, sync_id, claim, failure, state=State.HELD))
+            case Verb.HOLD | Verb.GIVE_UP:
+                state = State(outcome.verb.value)
+                return self._write(lambda c: transitions.stop(c, sync_id, claim, failure, state=state))
         return False
 
     def _write(self, transaction: Callable[[Connection], T]) -> T:
@@ -155,11 +160,16 @@ def _in_taxonomy(raised: Exception) -> errors.IntegratorError:
         return raised
     name = type(raised).__name__
     if isinstance(raised, UNREACHABLE):
-        return errors.Transient(f"The ledger failed during the run ({name}).", subject="ledger")
+        return _here(errors.Transient(f"The ledger failed during the run ({name}).", subject="ledger"))
     if isinstance(raised, SecretsError):
-        return errors.Transient(str(raised), subject="key ring")
+        return _here(errors.Transient(str(raised), subject="key ring"))
     log.error("unexpected_exception", exc_info=raised)
     return errors.Bug(f"The run failed with {name}.", subject=name)
+
+
+def _here(error: errors.IntegratorError) -> errors.IntegratorError:
+    error.side = errors.Side.HERE
+    return error
 
 
 def _not_ours() -> Exception:
@@ -171,7 +181,7 @@ def _not_ours() -> Exception:
 def _signal(error: errors.IntegratorError, outcome: Outcome) -> Exception:
     """What Celery raises: RETRY for what runs again, FAILURE for what is held (F3). Nothing is published."""
     said = f"{error.error_class} {error.fingerprint}"
-    if outcome.verb is Verb.HOLD:
+    if outcome.verb in {Verb.HOLD, Verb.GIVE_UP}:
         return Held(said)
     seconds = outcome.delay_seconds
     if outcome.not_before is not None:

@@ -9,6 +9,8 @@ from functools import cache
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from integrator import breaking
+from integrator.breaker import Heard
 from integrator.config import settings
 from integrator.dispatch import Dispatcher, Publish
 from integrator.lease import LeaseKeeper
@@ -50,6 +52,7 @@ class Process:
                 log.warning("sync_not_given_back", error=type(error).__name__, **about)
             else:
                 log.info("sync_given_back", released=given, **about)
+                breaking.taken_back(self.ledger, [lease.sync_id], Heard.NOTHING)
 
     def unring(self, bells: Iterable[tuple[str, int]]) -> int:
         """Put syncs that were rung, but not started, back to pending; how many. Raises SQLAlchemyError."""

@@ -13,6 +13,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from integrator import breaking
+from integrator.breaker import Heard
 from integrator.clock import boottime
 from integrator.config import settings
 from integrator.dispatch import Dispatcher
@@ -104,6 +106,7 @@ def take_over_expired(ledger: Ledger) -> int:
     with ledger.write() as connection:
         taken = take_over(connection, random.random())  # noqa: S311
         named = access.names(connection, [sync_id for sync_id, _ in taken]) if taken else {}
+    breaking.taken_back(ledger, [sync_id for sync_id, _ in taken], Heard.VANISHED)
     for sync_id, state in taken:
         log.warning("worker_vanished", sync_id=sync_id, state=state, **named.get(sync_id, {}))
     return len(taken)

@@ -79,6 +79,8 @@ class SyncTask(Task):  # type: ignore[misc] # Celery has no types
             except Exception as error:  # noqa: BLE001 - judged, recorded and logged there
                 signal = end.fail(error)
                 span.fail(type(error).__name__)
+            if end.run is not None:
+                end.run.leave_place()
         if not here.leases.draining:  # else the process may end between marking and publishing
             here.dispatcher.request(claimed.gate_id)
         if signal is not None:

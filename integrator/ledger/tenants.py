@@ -170,8 +170,10 @@ def _put_erp(
     gate = _put(connection, gates, {"erp_id": stored.id}, {"tenant_id": tenant_id, "window_cap": erp.window})
     changes.note(what, replace(stored, changed=(*stored.changed, *gate.changed)))
     if "secrets" in stored.changed:
-        # New credentials, and the end of the old ones' refusal, in one transaction (PROTOCOL F2).
-        fresh = {"credentials_version": gates.c.credentials_version + 1, "credentials_until": EPOCH}
+        # New credentials, and the end of the old ones' refusal, in one transaction (PROTOCOL F2). An open breaker
+        # may have opened for them too: one sync tries the system at once.
+        version = {"credentials_version": gates.c.credentials_version + 1}
+        fresh = {**version, "credentials_until": EPOCH, "breaker_until": EPOCH}
         connection.execute(update(gates).where(gates.c.id == gate.id).values(**fresh))
     return gate.id
 

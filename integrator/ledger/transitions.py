@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningInsert
 
+from integrator.breaker import BreakerState
 from integrator.clock import Instant, after, now
 from integrator.ledger.leases import LEASE_SECONDS, fence
 from integrator.ledger.many import insert_many, parameters
@@ -222,6 +223,12 @@ def _gate_is_open() -> ColumnElement[bool]:
     return exists(select(gates.c.id).where(gates.c.id == syncs.c.gate_id, gates.c.opens_at <= now()))
 
 
+def _place_is_free() -> ColumnElement[bool]:
+    """Whether the gate's breaker is closed, or nobody has the only place of a half-open one (G2)."""
+    taken = and_(gates.c.breaker_state != BreakerState.CLOSED, gates.c.probe_until > now())
+    return ~exists(select(gates.c.id).where(gates.c.id == syncs.c.gate_id, taken))
+
+
 def _of_tenant(tenant: str) -> ColumnElement[bool]:
     owner = select(shops.c.id).join(tenants, shops.c.tenant_id == tenants.c.id)
     return exists(owner.where(shops.c.id == syncs.c.shop_id, tenants.c.slug == tenant))
@@ -233,14 +240,14 @@ _CLAIMED = ("gate_id", "claim", "wanted", "attempts", "throttled", "external_id"
 def claim(connection: Connection, tenant: str, sync_id: int, *, worker: str) -> Claimed | None:
     """Take a queued sync for one run, and write the attempt (C1).
 
-    None when there is nothing to do: the row is in another state, or its gate is shut, in which case it went
-    back to pending.
+    None when there is nothing to do: the row is in another state, or its gate is shut, or lets one other through
+    to try the system, in which case it went back to pending.
     """
     queued = and_(syncs.c.id == sync_id, IS_QUEUED, _of_tenant(tenant))
     number = syncs.c.claims + 1
     row = connection.execute(
         update(syncs)
-        .where(queued, _gate_is_open())
+        .where(queued, _gate_is_open(), _place_is_free())
         .values(
             state=State.RUNNING,
             claims=number,
@@ -253,7 +260,7 @@ def claim(connection: Connection, tenant: str, sync_id: int, *, worker: str) -> 
         .returning(*(syncs.c[name] for name in _CLAIMED), syncs.c.accepted_at, syncs.c.claimed_at)
     ).one_or_none()
     if row is None:
-        connection.execute(_back_to_pending().where(queued, ~_gate_is_open()))
+        connection.execute(_back_to_pending().where(queued, ~(_gate_is_open() & _place_is_free())))
         return None
     attempt = {"sync_id": sync_id, "claim": row.claim, "wanted": row.wanted, "worker": worker}
     connection.execute(insert(attempts).values(**attempt, started_at=now()))

@@ -9,7 +9,7 @@ from integrator.ledger.schema import StepState
 from integrator.ledger.steps import Step
 from integrator.sync.plan import CONTENTS, credits_that_stand
 from integrator.sync.run import Run
-from integrator.sync.settle import reference
+from integrator.sync.settle import look
 from integrator.sync.sides import ErpSide
 
 
@@ -32,7 +32,7 @@ def _same(run: Run, erp: ErpSide, step: Step, total: Money, shops: str) -> None:
     tolerance = run.assignment.tolerance
     if step.remote_total is None or close(step.remote_total, total, tolerance):
         return
-    now = _now(erp.look_up(reference(run)), step) or step.remote_total
+    now = _now(look(run, erp), step) or step.remote_total
     if not close(now, total, tolerance):
         raise TotalMismatch(
             f"The management system's {_what(step)} {step.remote_id} comes to {now}, {shops} to {total}: "

@@ -7,7 +7,7 @@ from integrator import unreadable
 from integrator.clock import EPOCH
 from integrator.documents import Order, sums
 from integrator.erps.base import Action, StepKind
-from integrator.errors import Bug, Conflict, NotFound, Transient, Unmapped
+from integrator.errors import Bug, Conflict, NotFound, Side, Transient, Unmapped
 from integrator.ledger.steps import Step
 from integrator.logs import get_logger
 from integrator.shops.base import Deleted
@@ -153,11 +153,13 @@ def _not_older(choice: Fetch, order: Order) -> Order:
     if order.updated_at is None:
         return order.model_copy(update={"updated_at": choice.not_before})
     if choice.not_before is not None and order.updated_at < choice.not_before:
-        raise Transient(
+        error = Transient(
             f"The shop answered order {order.external_id} as of {order.updated_at.isoformat()}, "
             f"which is older than {choice.not_before.isoformat()} that it sent before.",
             subject="older than known",
         )
+        error.side = Side.SHOP
+        raise error
     return order
 
 

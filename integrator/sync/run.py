@@ -12,9 +12,10 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from integrator import gate
+from integrator import breaking, gate
+from integrator.breaker import Heard, Holder, heard, may_call
 from integrator.erps.base import Action, Receipt, Request, StepKind
-from integrator.errors import GateShut, LeaseLost
+from integrator.errors import GateShut, IntegratorError, LeaseLost
 from integrator.lease import Lease
 from integrator.ledger import deliveries, steps, transitions
 from integrator.ledger.access import Assignment
@@ -66,6 +67,13 @@ class Run:
     progressed: bool = False
     authorized: bool = False
     finished: str | None = field(default=None, init=False)
+    tries: bool = field(default=False, init=False)
+    """Whether it has the only place of a half-open breaker."""
+
+    @property
+    def holder(self) -> Holder:
+        """Who it is to the gate's breaker."""
+        return (self.sync_id, self.claimed.claim)
 
     @property
     def sync_id(self) -> int:
@@ -81,10 +89,39 @@ class Run:
         return while_leased(self.ledger.read, self.lease, query)
 
     def ask_gate(self) -> None:
-        """Ask the gate again before a step (S5). Raises GateShut."""
+        """Ask the gate again before a step (S5), and for the only place while its breaker is half open (G2).
+
+        Raises GateShut.
+        """
         found = self.read(lambda connection: gate.ask(connection, self.assignment.gate_id))
         if not found.open:
             raise GateShut(f"The gate of {found.tenant}/{found.erp} shut: {found.cause}.")
+        if not found.breaker_closed:
+            self._take_place()
+
+    def _take_place(self) -> None:
+        gate_id, by = self.assignment.gate_id, self.holder
+        change = self.write(lambda connection: breaking.take_place(connection, gate_id, by))
+        breaking.announce(change)
+        if not may_call(change.after, by):
+            raise GateShut(f"The system of {change.tenant}/{change.erp} is failing, and another sync tries it.")
+        self.tries = not change.after.closed
+
+    def hear(self, error: IntegratorError | None = None) -> None:
+        """Tell the gate's breaker how a call to the management system ended (G2)."""
+        outcome = heard(error)
+        if outcome is Heard.NOTHING:
+            return
+        version, gate_id = self.assignment.credentials_version, self.assignment.gate_id
+        if error is not None and outcome is Heard.FAILED:
+            error.on_trial = self.tries
+        if breaking.tell(self.ledger, gate_id, outcome, self.holder, error=error, credentials_version=version):
+            self.tries = False
+
+    def leave_place(self) -> None:
+        """Give the only place back, if this run has it still: it ends without having heard anything."""
+        if self.tries:
+            breaking.tell(self.ledger, self.assignment.gate_id, Heard.NOTHING, self.holder)
 
     def candidates(self) -> list[Candidate]:
         """The newest deliveries."""

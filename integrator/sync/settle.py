@@ -52,10 +52,9 @@ def perform(run: Run, erp: ErpSide, action: Action) -> None:
 def _send(run: Run, erp: ErpSide, step: Step) -> Receipt:
     try:
         receipt = erp.send(step.request)
-    except DECIDED:
-        run.authorized = True
-        raise
-    except IntegratorError:
+    except IntegratorError as error:
+        run.authorized = run.authorized or isinstance(error, DECIDED)
+        run.hear(error)
         raise
     except Exception as error:
         # Whatever broke in the connector, the request may have left: the step is in doubt, and the text stays out.
@@ -65,6 +64,7 @@ def _send(run: Run, erp: ErpSide, step: Step) -> Receipt:
         ) from None
     run.authorized = True
     failpoints.fire("worker.answered")
+    run.hear()
     return receipt
 
 
@@ -120,11 +120,15 @@ def _settle_by_repeat(run: Run, erp: ErpSide, step: Step) -> None:
 
 
 def _look_at_once(run: Run, erp: ErpSide, step_id: int, cause: Transient) -> None:
-    """The first look, right after the failure that this run observed: it may find, and never gives up."""
+    """The first look, right after the failure that this run observed: it may find, and never gives up.
+
+    Where that failure has opened the breaker, the next run looks.
+    """
     step = _step(run, erp, step_id)
     try:
+        run.ask_gate()
         found = _found(run, erp, step)
-    except Transient:
+    except (Transient, errors.GateShut):
         raise cause from None
     if not found:
         settling = _settling(step)
@@ -185,8 +189,10 @@ def look(run: Run, erp: ErpSide) -> list[Found]:
         found = erp.look_up(reference(run))
     except IntegratorError as error:
         error.burns_attempt = False
+        run.hear(error)
         raise
     run.authorized = True
+    run.hear()
     return found
 
 

@@ -34,6 +34,16 @@ def at_shop(error: IntegratorError) -> IntegratorError:
     return error
 
 
+def here(error: IntegratorError) -> IntegratorError:
+    error.side = Side.HERE
+    return error
+
+
+def on_trial(error: IntegratorError) -> IntegratorError:
+    error.on_trial = True
+    return error
+
+
 def a_look(error: IntegratorError) -> IntegratorError:
     error.burns_attempt = False
     return error
@@ -111,10 +121,25 @@ def test_f1_given_refusals_for_haste_in_a_row_when_only_this_sync_meets_them_the
     assert judge(errors.Throttled("x"), throttled=before, neighbours=neighbours).verb is verb
 
 
+@pytest.mark.parametrize("error", [Transient("x"), Settling("x", not_before=T0, cause=Transient("y"))])
+@pytest.mark.parametrize(("attempts", "verb"), [(10, Verb.RETRY), (11, Verb.GIVE_UP), (500, Verb.GIVE_UP)])
+def test_f1_given_failures_behind_an_open_gate_when_it_fails_the_twelfth_time_then_dead(
+    error: IntegratorError, attempts: int, verb: Verb
+) -> None:
+    assert judge(error, attempts=attempts).verb is verb
+
+
+def test_f1_given_the_call_on_trial_when_it_fails_then_it_burns_nothing_and_waits_for_its_gate_only() -> None:
+    assert judge(on_trial(Transient("x")), attempts=500, alike=30) == Outcome(Verb.RELEASE)
+
+
+@pytest.mark.parametrize("error", [at_shop(Transient("x")), here(Transient("x")), a_look(Transient("x"))])
 @pytest.mark.parametrize("attempts", [12, 500])
-def test_given_an_outage_when_it_lasts_then_transient_never_ends_in_dead(attempts: int) -> None:
-    outcome = judge(Transient("x"), attempts=attempts)
-    assert outcome.verb is Verb.RETRY
+def test_given_an_outage_of_the_shop_or_our_own_or_a_look_when_it_lasts_then_it_never_ends_in_dead(
+    error: IntegratorError, attempts: int
+) -> None:
+    outcome = judge(error, attempts=attempts)
+    assert outcome.verb in {Verb.RETRY, Verb.RELEASE}
     assert outcome.delay_seconds <= LONGEST_SECONDS
 
 
