@@ -6,13 +6,14 @@ of its own and handle it. The controller raises it after the move.
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from sqlalchemy import Connection, select
 
 from integrator.documents import Order
 from integrator.erps.base import Request
+from integrator.ledger import breakers
 from integrator.ledger.audit import audit
 from integrator.ledger.schema import State, StepState, attempts, gates, steps, syncs
 from integrator.ledger.transitions import KILLS_ITS_WORKER
@@ -32,6 +33,15 @@ class Opens:
 
     move: int
     at: datetime
+
+
+@dataclass(frozen=True)
+class Trial:
+    """From which move on a gate's breaker was in which state, and whose claim had its only place."""
+
+    move: int
+    closed: bool
+    probe: tuple[int, int] | None
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,7 @@ class Checks:
     moves: Moves = field(init=False)
     violations: list[str] = field(default_factory=list)
     gates: dict[int, list[Opens]] = field(default_factory=dict)
+    trials: dict[int, list[Trial]] = field(default_factory=dict)
     strays: list[Stray] = field(default_factory=list)
     conflicts: set[tuple[int, str]] = field(default_factory=set)
 
@@ -87,10 +98,14 @@ class Checks:
 
     def look_at_gates(self, connection: Connection) -> None:
         """Note how the gates stand now."""
-        for gate_id, at in connection.execute(select(gates.c.id, gates.c.opens_at)):
-            history = self.gates.setdefault(gate_id, [])
-            if not history or history[-1].at != at:
-                history.append(Opens(self.database.moves, at))
+        for row in connection.execute(select(gates)):
+            history = self.gates.setdefault(row.id, [])
+            if not history or history[-1].at != row.opens_at:
+                history.append(Opens(self.database.moves, row.opens_at))
+            found, trials = breakers.of_row(row), self.trials.setdefault(row.id, [])
+            trial = Trial(self.database.moves, found.closed, found.probe)
+            if not trials or replace(trials[-1], move=trial.move) != trial:
+                trials.append(trial)
 
     def shut_since(self, gate_id: int, move: int) -> bool:
         """Whether a gate has been shut all the time since a move."""
@@ -123,15 +138,25 @@ class Checks:
         elif step.state != StepState.INTENDED or step.claim != claim or step.body != request.body:
             self.wrong(f"S1: {request.key} was sent, but what is recorded is {step.state} by claim {step.claim}")
         else:
-            self._asked_gate(acting(), step.gate_id, request.key)
+            self._asked_gate(acting(), step.gate_id, request.key, held)
         return False
 
-    def _asked_gate(self, actor: Actor, gate_id: int, key: str) -> None:
+    def _asked_gate(self, actor: Actor, gate_id: int, key: str, held: tuple[int, int]) -> None:
         """S5: the transaction before the one that recorded the step read the gate, so it was not shut by then."""
         known = [one for one in actor.transactions if one.committed or not one.writes]
         recorded = max(number for number, one in enumerate(known) if one.writes)
         if self.shut_since(gate_id, known[max(recorded - 1, 0)].began):
             self.wrong(f"S5: {key} was sent although its gate had been shut before")
+        self._had_the_place(gate_id, known[max(recorded - 1, 0)].began, key, held)
+
+    def _had_the_place(self, gate_id: int, move: int, key: str, held: tuple[int, int]) -> None:
+        """G2: since it asked, the breaker was closed at some time, or this claim had its only place."""
+        history = self.trials[gate_id]
+        then = [one for one in history if one.move <= move][-1:]
+        if not any(
+            one.closed or one.probe == held for one in [*then, *(one for one in history if one.move > move)]
+        ):
+            self.wrong(f"G2: {key} was sent by {held} through a breaker that was not closed, without its place")
 
     # --- when everything has settled
 
@@ -222,5 +247,6 @@ class Checks:
                 f"attempt {one}" for one in connection.execute(select(attempts.c.error_class)).scalars() if one
             )
             seen["steps in doubt"] = len(connection.execute(select(steps.c.id).where(steps.c.doubts > 0)).all())
+            seen["changes of breakers"] = sum(len(one) - 1 for one in self.trials.values())
             seen["sent again"] = len(connection.execute(select(steps.c.id).where(steps.c.sends > 1)).all())
         return seen

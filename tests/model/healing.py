@@ -120,6 +120,7 @@ def _until_something_happens(world: World) -> float:
         select(func.min(syncs.c.due_at)).where(DUE_STATE),
         select(func.min(syncs.c.lease_until)).where(IN_FLIGHT),
         select(func.min(gates.c.opens_at)).where(gates.c.opens_at > world.clock.now),
+        select(func.min(gates.c.probe_until)).where(gates.c.probe_until > world.clock.now),
     ]
     with world.database.watch.read() as connection:
         found = [connection.execute(query).scalar_one() for query in times]

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+import integrator.breaking
 import integrator.clock
 import integrator.connectors
 import integrator.ledger.engine
@@ -21,6 +22,7 @@ import tasks.queues
 import tasks.scheduler
 import tasks.sync_task
 import web.writer
+from integrator.breaker import Thresholds
 from integrator.ledger.engine import Ledger
 from tests.model.baton import Clock, Fault, Stands
 from tests.model.databases import POSTGRESQL_OPTIONS, Database, Postgresql, Sqlite
@@ -30,6 +32,8 @@ from tests.model.world import ACTORS, ORDERS, PROCESSES, TENANTS, World
 
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "30"))
 STEPS = int(os.environ.get("MODEL_STEPS", "30"))
+FAILURES = 2
+"""In a row, until a breaker opens: few, so that it often does."""
 PHASES = [phase for phase in Phase if phase is not Phase.shrink or "MODEL_NO_SHRINK" not in os.environ]
 
 orders = st.sampled_from(ORDERS)
@@ -65,6 +69,7 @@ TROUBLE = (
     "store credentials",
     "requeue",
     "terminate a worker",
+    "system down",
 )
 PLACES = (
     "the first byte",
@@ -239,6 +244,8 @@ class Protocol(RuleBasedStateMachine):
         match what:
             case "terminate a worker":
                 world.terminate(process)
+            case "system down":
+                system.script.extend([Does.REFUSES_CONNECTION] * (FAILURES + 2))
             case "late effect" if system.pending:
                 system.do_pending(0)
             case "failing look":
@@ -292,6 +299,7 @@ class Stage:
         patch.setattr(integrator.connectors, "shop", lambda _platform: self.world.shop)
         patch.setattr(tasks.queues, "depth", self._depth)
         patch.setattr(tasks.sync_task, "process", self._process)
+        patch.setattr(integrator.breaking, "thresholds", lambda: Thresholds(FAILURES))
 
     # The world is another one in each example, so it is looked up when it is needed.
 
