@@ -20,9 +20,19 @@ PAUSE_SECONDS = 10 * 365 * 24 * 3600
 """An operator's pause lasts until `resume`: ten years stand for ever."""
 
 
+CAUSE_WORDS = {
+    "paused_until": "paused by an operator",
+    "credentials_until": "the credentials were refused",
+    "retry_after_until": "the system asked to wait",
+    "quota_until": "the day's quota is used up",
+    "breaker_until": "the system is failing",
+}
+"""What each cause means to a person, the most telling first."""
+
+
 @dataclass(frozen=True)
 class Gate:
-    """A gate as it was read: open, or shut until a time for a cause."""
+    """A gate as it was read: open, or shut until a time for a cause. On trial, one sync at a time goes through."""
 
     gate_id: int
     tenant: str
@@ -30,12 +40,21 @@ class Gate:
     open: bool
     opens_at: datetime
     cause: str | None
-    breaker_closed: bool
+    on_trial: bool
 
     @property
     def until_resumed(self) -> bool:
         """Whether it opens by a person's `resume`, and `opens_at` means nothing."""
-        return self.cause == _CAUSES["paused_until"]
+        return self.cause == CAUSE_WORDS["paused_until"]
+
+    @property
+    def trouble(self) -> str | None:
+        """Why a sync waits for it, as a person reads it; None when nothing but the window bounds it."""
+        if self.until_resumed:
+            return f"{self.cause}; `celery -A tasks resume {self.tenant}` opens the gate"
+        if not self.open:
+            return f"{self.cause}; the gate is shut until {self.opens_at:%Y-%m-%d %H:%M:%S} UTC"
+        return "one sync at a time tries whether the system works again" if self.on_trial else None
 
 
 def window(cap: int, *, on_trial: bool) -> int:
@@ -49,7 +68,7 @@ ON_TRIAL = or_(gates.c.credentials_until != EPOCH, gates.c.breaker_state != Brea
 
 def ask(connection: Connection, gate_id: int) -> Gate:
     """Is the gate open, by the database's clock (S5)?"""
-    causes = [gates.c[name] for name in _CAUSES]
+    causes = [gates.c[name] for name in CAUSE_WORDS]
     row = connection.execute(
         select(
             gates.c.id,
@@ -57,26 +76,15 @@ def ask(connection: Connection, gate_id: int) -> Gate:
             erps.c.slug.label("erp"),
             (gates.c.opens_at <= now()).label("open"),
             gates.c.opens_at,
-            gates.c.breaker_state,
+            ON_TRIAL.label("on_trial"),
             *causes,
         )
         .join(tenants, gates.c.tenant_id == tenants.c.id)
         .join(erps, gates.c.erp_id == erps.c.id)
         .where(gates.c.id == gate_id)
     ).one()
-    cause = None if row.open else next(_CAUSES[c.name] for c in causes if row._mapping[c.name] == row.opens_at)
-    closed = row.breaker_state == BreakerState.CLOSED
-    return Gate(row.id, row.tenant, row.erp, bool(row.open), row.opens_at, cause, closed)
-
-
-_CAUSES = {
-    "paused_until": "paused by an operator",
-    "credentials_until": "the credentials were refused",
-    "retry_after_until": "the system asked to wait",
-    "quota_until": "the day's quota is used up",
-    "breaker_until": "the system is failing",
-}
-"""What each cause means to a person, the most telling first."""
+    cause = None if row.open else next(CAUSE_WORDS[c.name] for c in causes if row._mapping[c.name] == row.opens_at)
+    return Gate(row.id, row.tenant, row.erp, bool(row.open), row.opens_at, cause, bool(row.on_trial))
 
 
 def pause(connection: Connection, gate_ids: list[int]) -> None:

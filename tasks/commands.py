@@ -137,7 +137,7 @@ def requeue(sync_ids: tuple[int, ...], dry_run: bool, **filters: Any) -> None:
     if not chosen:
         raise click.UsageError("Name sync ids, or at least one filter.")
     with open_ledger() as ledger, ledger.write() as connection:
-        _require_names(connection, filters["tenant"], filters["shop"])
+        require_names(connection, filters["tenant"], filters["shop"])
         states = listings.states_of(connection, sync_ids)
         if unknown := [sync_id for sync_id in sync_ids if sync_id not in states]:
             raise click.ClickException(f"There is no sync {unknown[0]}. Nothing was changed.")
@@ -167,7 +167,7 @@ def requeue(sync_ids: tuple[int, ...], dry_run: bool, **filters: Any) -> None:
 def list_syncs(as_json: bool, states: tuple[str, ...], **filters: Any) -> None:
     """List syncs with what stopped them, and what to do. Held and dead ones, unless told otherwise."""
     with open_ledger() as ledger, ledger.read() as connection:
-        _require_names(connection, filters["tenant"], filters["shop"])
+        require_names(connection, filters["tenant"], filters["shop"])
         found = listings.listing(connection, states=[State(state) for state in states], **filters)
     if as_json:
         click.echo(orjson.dumps([one.as_dict() for one in found]))
@@ -187,7 +187,7 @@ def list_syncs(as_json: bool, states: tuple[str, ...], **filters: Any) -> None:
 def list_errors(tenant: str | None, limit: int, as_json: bool) -> None:
     """Group held and dead syncs by what one fix releases, the most first, with the command that does it."""
     with open_ledger() as ledger, ledger.read() as connection:
-        _require_names(connection, tenant)
+        require_names(connection, tenant)
         found = listings.groups(connection, tenant=tenant, limit=limit)
     if as_json:
         click.echo(orjson.dumps([one.as_dict() for one in found]))
@@ -212,9 +212,12 @@ def show(sync_id: int, detail: bool) -> None:
             raise click.ClickException(
                 f"There is no sync {sync_id}. `celery -A tasks syncs list --order ID --state …` finds an order's."
             )
+        waits = timelines.waits(connection, sync_id)
         events = timelines.timeline(connection, sync_id)
         said = timelines.detail(connection, sync_id) if detail else None
     _echo_sync(found[0])
+    if waits:
+        click.echo(f"  waits: {waits}")
     for event in events:
         click.echo(f"  {event.at:%Y-%m-%d %H:%M:%S} {event.text}")
     if said:
@@ -233,7 +236,7 @@ def _echo_error(one: listings.Listed | listings.Group) -> None:
         click.echo(f"  do: {one.remedy}")
 
 
-def _require_names(connection: Connection, tenant: str | None, shop: str | None = None) -> None:
+def require_names(connection: Connection, tenant: str | None, shop: str | None = None) -> None:
     """Tell a name that is wrong from one that has no such syncs."""
     if tenant and connection.execute(select(tenants.c.id).where(tenants.c.slug == tenant)).first() is None:
         raise click.ClickException(f"There is no tenant {tenant}. Nothing was changed. {NAMES}")
@@ -268,7 +271,7 @@ def resume(tenant: str, erp: str | None) -> None:
 
 
 def _gates_of(connection: Connection, tenant: str, erp: str | None) -> list[int]:
-    _require_names(connection, tenant)
+    require_names(connection, tenant)
     query = (
         select(gates.c.id)
         .join(tenants, gates.c.tenant_id == tenants.c.id)

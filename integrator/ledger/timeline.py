@@ -7,7 +7,9 @@ from operator import attrgetter
 
 from sqlalchemy import Connection, select
 
-from integrator.ledger.schema import attempts, deliveries, steps, syncs
+from integrator import gate
+from integrator.clock import now
+from integrator.ledger.schema import State, attempts, deliveries, steps, syncs
 
 LATEST = 100
 """Of deliveries and attempts the latest are shown; an order has few steps."""
@@ -29,6 +31,20 @@ def timeline(connection: Connection, sync_id: int) -> list[Event]:
         *_steps(connection, sync_id),
     ]
     return sorted(events, key=attrgetter("at"))
+
+
+def waits(connection: Connection, sync_id: int) -> str | None:
+    """Why it does not run now: its gate, or its own time. None when it runs, has ended, or is next."""
+    row = connection.execute(
+        select(syncs.c.gate_id, syncs.c.due_at, (syncs.c.due_at > now()).label("later"))
+        .where(syncs.c.id == sync_id)
+        .where(syncs.c.state.in_([State.PENDING, State.RETRYING, State.QUEUED]))
+    ).one_or_none()
+    if row is None:
+        return None
+    if trouble := gate.ask(connection, row.gate_id).trouble:
+        return trouble
+    return f"due at {row.due_at:%Y-%m-%d %H:%M:%S} UTC" if row.later else None
 
 
 def detail(connection: Connection, sync_id: int) -> str | None:

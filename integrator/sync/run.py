@@ -96,7 +96,7 @@ class Run:
         found = self.read(lambda connection: gate.ask(connection, self.assignment.gate_id))
         if not found.open:
             raise GateShut(f"The gate of {found.tenant}/{found.erp} shut: {found.cause}.")
-        if not found.breaker_closed:
+        if found.on_trial:
             self._take_place()
 
     def _take_place(self) -> None:

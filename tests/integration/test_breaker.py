@@ -252,7 +252,7 @@ def test_given_a_failure_of_the_shop_or_of_our_own_ledger_when_it_ends_a_run_the
     assert look(stage.ledger) == Breaker()
 
 
-# Credentials: F2
+# What credentials say
 
 
 def test_f2_given_refused_credentials_when_heard_then_they_count_and_the_log_says_what_to_do(

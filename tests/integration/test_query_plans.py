@@ -11,6 +11,7 @@ from integrator.clock import after, now
 from integrator.dispatch import QUEUES, Dispatcher, due_gates, mark
 from integrator.ledger import leases, transitions
 from integrator.ledger.engine import Ledger
+from integrator.ledger.gate_listing import gate_listing
 from integrator.ledger.schema import Priority, State, gates, syncs
 from tests.plans import Plan, analyze, plans
 from tests.support import make_tenant
@@ -100,11 +101,18 @@ def ring_missing(connection: Connection) -> None:
     assert Dispatcher(Within(connection), lambda _rung: []).ring_missing("order", 0) == 10
 
 
+def list_gates(connection: Connection) -> None:
+    found = gate_listing(connection)
+    assert len(found) == TENANTS
+    assert {one.waiting for one in found if one.gate_id > 6} == {BEHIND_SHUT_GATES // (TENANTS - 6)}
+
+
 QUERIES: dict[Callable[[Connection], None], str | None] = {
     find_gates: "ix_syncs_due",
     dispatch: "ix_syncs_(in_flight|lease)",
     take_over: "ix_syncs_lease",
     ring_missing: "ix_syncs_(in_flight|lease)",
+    list_gates: "ix_syncs_(due|live)",
     claim: None,
     renew: None,
 }
