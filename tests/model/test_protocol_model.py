@@ -32,8 +32,6 @@ from tests.model.world import ACTORS, ORDERS, PROCESSES, TENANTS, World
 
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "30"))
 STEPS = int(os.environ.get("MODEL_STEPS", "30"))
-FAILURES = 2
-"""In a row, until a breaker opens: few, so that it often does."""
 PHASES = [phase for phase in Phase if phase is not Phase.shrink or "MODEL_NO_SHRINK" not in os.environ]
 
 orders = st.sampled_from(ORDERS)
@@ -108,10 +106,12 @@ class Protocol(RuleBasedStateMachine):
         window=st.sampled_from([1, 2]),
         arrived=st.lists(orders, min_size=1, max_size=len(ORDERS), unique=True),
         until=st.sampled_from(["sent", "kept", "done"]),
+        failures=st.sampled_from([5, 1]),
     )
-    def begin(self, window: int, arrived: list[tuple[str, str]], until: str) -> None:
+    def begin(self, window: int, arrived: list[tuple[str, str]], until: str, failures: int) -> None:
         """Orders come in, and perhaps are kept or done before anything else happens."""
         self.world.open(window)
+        self.world.thresholds = Thresholds(failures)
         for which in map(self.world.live, arrived):
             self.world.change(which, 1, 1, False)
             self.world.send(self.world.announce(which, timed=True, event=True))
@@ -245,7 +245,7 @@ class Protocol(RuleBasedStateMachine):
             case "terminate a worker":
                 world.terminate(process)
             case "system down":
-                system.script.extend([Does.REFUSES_CONNECTION] * (FAILURES + 2))
+                system.script.extend([Does.REFUSES_CONNECTION] * 3)
             case "late effect" if system.pending:
                 system.do_pending(0)
             case "failing look":
@@ -299,7 +299,7 @@ class Stage:
         patch.setattr(integrator.connectors, "shop", lambda _platform: self.world.shop)
         patch.setattr(tasks.queues, "depth", self._depth)
         patch.setattr(tasks.sync_task, "process", self._process)
-        patch.setattr(integrator.breaking, "thresholds", lambda: Thresholds(FAILURES))
+        patch.setattr(integrator.breaking, "thresholds", lambda: self.world.thresholds)
 
     # The world is another one in each example, so it is looked up when it is needed.
 

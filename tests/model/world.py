@@ -19,6 +19,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from integrator import gate
+from integrator.breaker import Thresholds
 from integrator.dispatch import Dispatcher
 from integrator.documents import Order
 from integrator.erps.base import Request
@@ -134,6 +135,7 @@ class World:
     broker: Broker = field(default_factory=Broker)
     systems: dict[str, System] = field(default_factory=dict)
     webhooks: list[Webhook] = field(default_factory=list)
+    thresholds: Thresholds = field(default_factory=Thresholds)
     inbox: list[Webhook] = field(default_factory=list)
     operations: list[Callable[[], None]] = field(default_factory=list)
     stopped: set[str] = field(default_factory=set)

@@ -14,6 +14,7 @@ from flower.command import flower
 
 from integrator.config import Settings
 from tasks import commands
+from tasks.gate_commands import gates_group
 from tasks.queue_commands import queues_group
 from web import create_app
 
@@ -77,7 +78,8 @@ def root() -> click.Group:
     """All of ours and what we show of Celery's: what `flask --app web` and `celery -A tasks` add to their own."""
     theirs = {"worker": worker, "status": status, "inspect": inspect, "control": control, "events": events}
     celery = click.Group("celery", commands={**theirs, "flower": flower})
-    for command in (commands.scheduler, commands.syncs_group, queues_group, commands.pause, commands.resume):
+    groups = (commands.syncs_group, queues_group, gates_group)
+    for command in (commands.scheduler, *groups, commands.pause, commands.resume):
         celery.add_command(command)
     flask = click.Group("flask", commands=dict(create_app(Settings()).cli.commands))
     return click.Group("all", commands={"flask": flask, "celery": celery})
