@@ -202,15 +202,18 @@ def test_g2_given_the_probes_worker_vanished_when_taken_over_then_it_counts_as_a
 def test_g2_given_the_probe_is_given_back_by_a_worker_that_stops_then_its_place_is_free(stage: Stage) -> None:
     sync_id = stage.queue()
     half_open(stage.ledger)
+    probes: list[object] = []
 
     def script(moment: str, _request: Request | None) -> None:
         if moment == "before":
+            probes.append(look(stage.ledger).probe)
             stage.here.give_back()
-            assert look(stage.ledger).probe is None
+            probes.append(look(stage.ledger).probe)
             raise errors.Transient("cut")
 
     stage.erp.script = script
     assert stage.run(sync_id).state == "IGNORED"
+    assert probes == [(sync_id, 1), None]
     found = look(stage.ledger)
     assert (found.state, found.trips, found.probe) == (BreakerState.HALF_OPEN, 1, None)
     assert (sync_row(stage.ledger, sync_id).state, sync_row(stage.ledger, sync_id).attempts) == (State.PENDING, 0)

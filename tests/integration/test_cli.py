@@ -150,9 +150,10 @@ def test_given_new_credentials_when_applied_then_the_gate_that_they_shut_opens(
 ) -> None:
     path = write([tenant()])
     run("tenants", "apply", path, env=ENVIRONMENT)
+    shut = {"credentials_until": after(900), "breaker_until": after(900), "breaker_state": "open"}
     with ledger.write() as connection:
         before = connection.execute(
-            update(gates).values(credentials_until=after(900)).returning(gates.c.credentials_version)
+            update(gates).values(**shut).returning(gates.c.credentials_version)
         ).scalar_one()
     assert "credentials were refused" in run("tenants", "list").output
 
