@@ -17,6 +17,9 @@ from integrator.ledger.leases import RUN_SECONDS
 Holder = tuple[int, int]
 """A sync's id and the number of its claim."""
 
+ALIVE = (errors.Rejected, errors.Unmapped, errors.TotalMismatch, errors.NotFound, errors.Conflict)
+"""What only a system that is alive can say."""
+
 JITTER = 0.1
 """The part of itself by which an open time is longer at most, so that tenants of a system don't try it at once."""
 
@@ -85,15 +88,13 @@ class Breaker:
 def heard(error: errors.IntegratorError | None) -> Heard:
     """What the end of a call to the management system says of it; None is a good answer.
 
-    Only Transient and Unauthorized count against it: who rejects is alive. Being asked to wait is neither, since
-    the gate waits for that long anyway and a system that struggles should not meet a full window then.
+    Only Transient and Unauthorized count against it: who refuses an order is alive. Being asked to wait is
+    neither, since the gate waits for that long anyway and a system that struggles should not meet a full window
+    then; nor is a call that never left, or a failure of our own.
     """
-    match error:
-        case errors.Transient() | errors.Unauthorized():
-            return Heard.FAILED
-        case errors.Throttled() | errors.Bug() | errors.NotStarted() | errors.LeaseLost() | errors.GateShut():
-            return Heard.NOTHING
-    return Heard.ANSWERED
+    if isinstance(error, (errors.Transient, errors.Unauthorized)):
+        return Heard.FAILED
+    return Heard.ANSWERED if error is None or isinstance(error, ALIVE) else Heard.NOTHING
 
 
 def next_state(

@@ -65,6 +65,7 @@ def half_open(*, trips: int = 1, by: tuple[int, int] = ME) -> Breaker:
         (errors.Bug("x"), Heard.NOTHING),
         (errors.NotStarted("x"), Heard.NOTHING),
         (errors.LeaseLost("x"), Heard.NOTHING),
+        (errors.IntegratorError("a class of a connector's own"), Heard.NOTHING),
     ],
 )
 def test_g2_given_the_end_of_a_call_when_judged_then_only_transient_and_unauthorized_are_failures(
