@@ -158,6 +158,35 @@ class NotStarted(IntegratorError):
     remedy = "Nothing: the work is taken up again by itself."
 
 
+class RateLimited(IntegratorError):
+    """The rate of the tenant's plan, or of the shop's platform, has no place for the call in the next moment.
+
+    Nothing was sent, and no attempt is burnt: the work goes on `wait_seconds` later.
+    """
+
+    remedy = "Nothing: work goes on at the rate of the plan; `celery -A tasks plan` changes it."
+
+    def __init__(self, message: str, *, wait_seconds: float) -> None:
+        super().__init__(message, subject="rate")
+        self.wait_seconds = wait_seconds
+
+
+class QuotaUsedUp(IntegratorError):
+    """The plan allows no further call on this day. Nothing was sent, and no attempt is burnt.
+
+    `resumes_at` is when the tenant's day turns; `for_all`: not even orders have a share left. `plan_version` is
+    that of the plan that said so: a newer one may say otherwise.
+    """
+
+    remedy = "Nothing: work resumes by itself at that time; `celery -A tasks plan` raises the quota at once."
+
+    def __init__(self, message: str, *, resumes_at: datetime, for_all: bool, plan_version: int) -> None:
+        super().__init__(message, subject="quota")
+        self.resumes_at = resumes_at
+        self.for_all = for_all
+        self.plan_version = plan_version
+
+
 class Settling(IntegratorError):
     """A step's outcome can't be told before `not_before`, when its reference is looked up again (PROTOCOL S2).
 

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Computed,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -126,12 +127,46 @@ gates = Table(
     Column("probe_until", Instant()),
     Column("credentials_version", Integer, nullable=False, default=1),
     Column("restored_at", Instant()),
+    Column("plan_version", Integer, nullable=False, default=0, server_default="0"),
     CheckConstraint("window_cap >= 1 AND window_cap <= 1000", name="window_cap"),
 )
 gates.append_column(
     Column("opens_at", Instant(), Computed(greatest(*(gates.c[cause] for cause in CAUSES)), persisted=True))
 )
 Index("ix_gates_opens_at", gates.c.opens_at)
+
+plans = Table(
+    "plans",
+    metadata,
+    Column("gate_id", Id, ForeignKey("gates.id"), primary_key=True, autoincrement=False),
+    Column("per_second", Float),
+    Column("burst", Integer),
+    Column("per_day", Integer),
+    Column("time_zone", String(63)),
+    Column("order_percent", Integer),
+    Column("retry_first_seconds", Float),
+    Column("retry_longest_seconds", Float),
+    CheckConstraint("per_second >= 0.01 AND per_second <= 10000", name="per_second"),
+    CheckConstraint("burst >= 1 AND burst <= 10000", name="burst"),
+    CheckConstraint("per_day >= 1 AND per_day <= 100000000", name="per_day"),
+    CheckConstraint("order_percent >= 0 AND order_percent <= 90", name="order_percent"),
+    CheckConstraint("retry_first_seconds >= 1 AND retry_first_seconds <= 3600", name="retry_first"),
+    CheckConstraint("retry_longest_seconds >= 1 AND retry_longest_seconds <= 86400", name="retry_longest"),
+)
+
+limits = Table(
+    "limits",
+    metadata,
+    Column("key", String(63), primary_key=True),
+    Column("day", String(10), nullable=False, default=""),
+    Column("taken", Integer, nullable=False, default=0),
+    Column("taken_others", Integer, nullable=False, default=0),
+    Column("taken_polls", Integer, nullable=False, default=0),
+    Column("day_ends_at", Instant(), nullable=False, default=EPOCH),
+    Column("next_us", BigInteger, nullable=False, default=0),
+    Column("without_redis_until", Instant(), nullable=False, default=EPOCH),
+    CheckConstraint("taken >= 0 AND taken_others >= 0 AND taken_polls >= 0", name="taken"),
+)
 
 shops = Table(
     "shops",

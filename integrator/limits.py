@@ -1,0 +1,189 @@
+"""The limiter: no call goes out faster than its plan or platform allows, nor more of them in a day.
+
+Redis decides while it answers: one script for rate and day, by Redis' clock (PROTOCOL T1). When it does not, the
+ledger gives each place by itself, which is slower and just as exact. The day's calls come from the ledger either
+way. docs/adr/0019-limits.md says why.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+
+from integrator.clock import boottime
+from integrator.config import Settings
+from integrator.errors import QuotaUsedUp, RateLimited
+from integrator.ledger import limits as ledger_limits
+from integrator.ledger.engine import UNREACHABLE, Ledger
+from integrator.ledger.limits import LONGEST_US, VIEW_SECONDS, Drawn, NoPlace, Spent, View
+from integrator.limits_redis import Asked, Said, SharedBuckets
+from integrator.logs import get_logger
+from integrator.plans import DEFAULT, NEARLY_PERCENT, Purpose, Rate, used_up
+
+log = get_logger(__name__)
+
+LEAD_SECONDS = 0.1
+"""How long before its place comes within reach a sync is rung again: about what its way to a worker takes."""
+
+
+@dataclass(frozen=True)
+class Grant:
+    """A call that may go out now. `stamp_us`: its place in µs since 1970, by the clock that gave it.
+
+    `refund` is to be called when no byte of it left, so that the day does not count it.
+    """
+
+    stamp_us: int
+    refund: Callable[[], None] = field(repr=False)
+
+
+Ask = Callable[[], Grant]
+"""Waits for a call's place, 250 ms at most. Raises RateLimited, QuotaUsedUp."""
+
+
+class Limiter:
+    """The limits as one process asks for them. Threads share it."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        redis_url: str | None,
+        *,
+        offset_seconds: float = 0.0,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._ledger = ledger
+        self._redis = SharedBuckets(redis_url, offset_seconds) if redis_url else None
+        self._sleep = sleep
+        self._views: dict[str, tuple[float, View]] = {}
+
+    @classmethod
+    def from_settings(cls, settings: Settings, ledger: Ledger) -> "Limiter":
+        """The limiter of an installation: the control plane's Redis carries it, if there is one."""
+        url = settings.control_plane_url
+        return cls(
+            ledger,
+            url.get_secret_value() if url else None,
+            offset_seconds=settings.clock_offset_seconds,
+        )
+
+    def of_gate(self, gate_id: int, purpose: Purpose = Purpose.ORDERS) -> Ask:
+        """Ask for a call to a management system, by its plan as it is within VIEW_SECONDS."""
+        key = ledger_limits.key_of_gate(gate_id)
+        return lambda: self._grant(key, gate_id, None, purpose)
+
+    def of_shop(self, shop_id: int, rate: Rate) -> Ask:
+        """Ask for a call to a shop, at its platform's rate."""
+        key = ledger_limits.key_of_shop(shop_id)
+        return lambda: self._grant(key, None, rate, Purpose.ORDERS)
+
+    def _grant(self, key: str, gate_id: int | None, rate: Rate | None, purpose: Purpose) -> Grant:
+        try:
+            seen = self._view(key, gate_id)
+            asked = Asked(key, seen.plan.rate if seen.plan else rate or DEFAULT.rate, seen, purpose)
+            wait_us, grant = self._in_redis(asked) or self._in_ledger(asked)
+        except UNREACHABLE as error:
+            name = type(error).__name__
+            raise RateLimited(
+                f"The ledger can't say whether the plan allows a call ({name}).", wait_seconds=1
+            ) from None
+        if wait_us:
+            self._sleep(wait_us / 1_000_000)
+        return grant
+
+    def _view(self, key: str, gate_id: int | None) -> View:
+        read_at, seen = self._views.get(key, (0.0, None))
+        asked_at = boottime()
+        if seen is None or asked_at - read_at > VIEW_SECONDS:
+            with self._ledger.read() as connection:
+                seen = ledger_limits.view(connection, gate_id, key)
+            self._views[key] = (asked_at, seen)
+        return seen
+
+    # With Redis
+
+    def _in_redis(self, asked: Asked) -> tuple[int, Grant] | None:
+        """The wait in µs and the grant; None where the ledger must be asked."""
+        shared = self._redis
+        if shared is None or not shared.answers() or asked.seen.without_redis:
+            return None
+        drawn: Drawn | None = None
+        for last in (False, False, True):
+            answer = shared.take(asked, drawn)
+            if answer is None:
+                return None
+            match answer:
+                case [Said.GRANTED, wait_us, stamp_us, ends_us]:
+                    return wait_us, Grant(stamp_us, partial(shared.give_back, asked, ends_us))
+                case [Said.NO_PLACE, wait_us]:
+                    raise _rate_limited(asked, wait_us)
+                case [Said.DAY_IS_OVER] if drawn:  # by Redis' clock, and not by the ledger's
+                    self._give_back(asked, drawn.day.name, drawn.count)
+                    shared.lose("its clock is ahead of the ledger's")
+                    return None
+            drawn = None if last else self._draw(asked)
+        # Others took what was drawn, each time; they have made use of it.
+        raise _rate_limited(asked, LONGEST_US)
+
+    def _draw(self, asked: Asked) -> Drawn | None:
+        """The next block of the day. When there is none, what is left in Redis is looked at once more."""
+        if asked.seen.plan is None:
+            return None
+        with self._ledger.write() as connection:
+            answer = ledger_limits.draw(connection, asked.key, asked.seen.plan, asked.purpose)
+        if isinstance(answer, Drawn):
+            _tell(asked, answer)
+            return answer
+        if asked.looked_again:
+            raise _used_up(asked, answer)
+        asked.looked_again = True
+        return None
+
+    # Without
+
+    def _in_ledger(self, asked: Asked) -> tuple[int, Grant]:
+        lost = None if self._redis is None else self._redis.lost
+        with self._ledger.write() as connection:
+            answer = ledger_limits.place(
+                connection, asked.key, asked.rate, asked.seen.plan, asked.purpose, lost_redis=lost
+            )
+        if isinstance(answer, Spent):
+            raise _used_up(asked, answer)
+        if isinstance(answer, NoPlace):
+            raise _rate_limited(asked, answer.wait_us)
+        if answer.drawn:
+            _tell(asked, answer.drawn)
+        day = answer.drawn.day.name if answer.drawn else None
+        return answer.wait_us, Grant(answer.stamp_us, partial(self._give_back, asked, day, 1))
+
+    def _give_back(self, asked: Asked, day: str | None, count: int) -> None:
+        """So many calls never left. When the ledger can't be told, the day counts them."""
+        if day is not None:
+            with suppress(*UNREACHABLE), self._ledger.write() as connection:
+                ledger_limits.give_back(connection, asked.key, day, asked.purpose, count)
+
+
+def _rate_limited(asked: Asked, wait_us: int) -> RateLimited:
+    wait = max(wait_us / 1_000_000 - LEAD_SECONDS, LEAD_SECONDS)
+    return RateLimited(
+        f"At {asked.rate.per_second:g} calls per second there is no place for {wait:.1f} s.", wait_seconds=wait
+    )
+
+
+def _used_up(asked: Asked, spent: Spent) -> QuotaUsedUp:
+    plan = asked.seen.plan or DEFAULT
+    said = used_up(spent.used, spent.most, spent.ends_at, plan.time_zone)
+    return QuotaUsedUp(
+        f"The day's requests are used up: {said}.",
+        resumes_at=spent.ends_at,
+        for_all=asked.purpose is Purpose.ORDERS,
+        plan_version=plan.version,
+    )
+
+
+def _tell(asked: Asked, drawn: Drawn) -> None:
+    if drawn.nearly:
+        log.warning(
+            "quota_nearly_used", limit=asked.key, percent=NEARLY_PERCENT, ends_at=drawn.day.ends_at.isoformat()
+        )
