@@ -71,6 +71,10 @@ class Plan:
         """How fast."""
         return Rate(self.per_second, self.burst)
 
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {name: getattr(self, name) for name in FIELDS}
+
     def most(self, purpose: Purpose) -> int:
         """How many calls of a day this purpose may make at most, together with the stricter ones."""
         others = self.per_day - self.per_day * self.order_percent // 100

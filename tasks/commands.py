@@ -256,7 +256,7 @@ def require_names(connection: Connection, tenant: str | None, shop: str | None =
 def pause(tenant: str, erp: str | None) -> None:
     """Shut the gates of a tenant until `resume`. What is running ends its step; the backlog waits."""
     with open_ledger() as ledger, ledger.write() as connection:
-        gate.pause(connection, _gates_of(connection, tenant, erp))
+        gate.pause(connection, gates_of(connection, tenant, erp))
     click.echo(f"{tenant} is paused. `celery -A tasks resume {tenant}` opens it again.")
 
 
@@ -266,11 +266,12 @@ def pause(tenant: str, erp: str | None) -> None:
 def resume(tenant: str, erp: str | None) -> None:
     """End a pause. Other causes that shut a gate stand."""
     with open_ledger() as ledger, ledger.write() as connection:
-        gate.resume(connection, _gates_of(connection, tenant, erp))
+        gate.resume(connection, gates_of(connection, tenant, erp))
     click.echo(f"{tenant} is not paused any more.")
 
 
-def _gates_of(connection: Connection, tenant: str, erp: str | None) -> list[int]:
+def gates_of(connection: Connection, tenant: str, erp: str | None) -> list[int]:
+    """The gates of a tenant, all or one management system's. Raises ClickException when there is none."""
     require_names(connection, tenant)
     query = (
         select(gates.c.id)

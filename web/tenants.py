@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Table, select, update
 
 from integrator import gate
 from integrator.ledger.engine import Ledger
+from integrator.ledger.limits import read_plan
 from integrator.ledger.schema import erps, gates, shops, tenants
 from integrator.secrets import KeyRing, SecretsError
 
@@ -45,6 +46,7 @@ def _erps(connection: Connection, tenant_id: int) -> list[dict[str, Any]]:
             "kind": row.kind,
             "config": {name: value for name, value in row.config.items() if "url" not in name},
             "window": row.window_cap,
+            "plan": read_plan(connection, row.gate_id).as_dict(),
             "gate": _gate(gate.ask(connection, row.gate_id)),
         }
         for row in rows

@@ -26,6 +26,7 @@ from integrator.plans import (
     day,
     next_place,
     plan_of,
+    used_up,
 )
 
 LONGEST_US = 250_000
@@ -95,6 +96,12 @@ def read_plan(connection: Connection, gate_id: int) -> Plan:
     return plan_of(row._asdict(), row.plan_version)
 
 
+def own_plan(connection: Connection, gate_id: int) -> dict[str, Any]:
+    """What a gate's plan says itself; null is the default's."""
+    found = connection.execute(select(plans).where(plans.c.gate_id == gate_id)).one_or_none()
+    return {name: None if found is None else found._asdict()[name] for name in FIELDS}
+
+
 def write_plan(connection: Connection, gate_id: int, columns: Mapping[str, Any]) -> tuple[str, ...]:
     """Store a gate's plan; the names of what changed. What the old one had shut opens in the same transaction.
 
@@ -102,18 +109,41 @@ def write_plan(connection: Connection, gate_id: int, columns: Mapping[str, Any])
     """
     locked = select(gates.c.id).where(gates.c.id == gate_id).with_for_update()
     connection.execute(locked)
-    found = connection.execute(select(plans).where(plans.c.gate_id == gate_id)).one_or_none()
-    stored = {name: None if found is None else found._mapping[name] for name in FIELDS}
+    stored = own_plan(connection, gate_id)
     changed = tuple(name for name in FIELDS if stored[name] != columns[name])
     if not changed:
         return ()
-    if found is None:
+    if not connection.execute(update(plans).where(plans.c.gate_id == gate_id).values(**columns)).rowcount:
         connection.execute(insert(plans).values(gate_id=gate_id, **columns))
-    else:
-        connection.execute(update(plans).where(plans.c.gate_id == gate_id).values(**columns))
     fresh = {"plan_version": gates.c.plan_version + 1, "quota_until": EPOCH}
     connection.execute(update(gates).where(gates.c.id == gate_id).values(**fresh))
     return changed
+
+
+@dataclass(frozen=True)
+class Use:
+    """How much of a gate's day is used, as the ledger counts it: with what Redis has still to give out."""
+
+    plan: Plan
+    used: int
+    ends_at: datetime
+
+    def __str__(self) -> str:
+        """For people: "300 of 300, resumes 00:00 America/Argentina/Buenos_Aires"."""
+        return used_up(self.used, self.plan.per_day, self.ends_at, self.plan.time_zone)
+
+
+def use(connection: Connection, gate_id: int) -> Use:
+    """Read it."""
+    plan = read_plan(connection, gate_id)
+    row = connection.execute(
+        select(now().label("now"), limits.c.day, limits.c.taken)
+        .select_from(gates)
+        .outerjoin(limits, limits.c.key == key_of_gate(gate_id))
+        .where(gates.c.id == gate_id)
+    ).one()
+    today = day(row.now, plan.time_zone)
+    return Use(plan, row.taken if row.day is not None and row.day >= today.name else 0, today.ends_at)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ from sqlalchemy import Connection, Table, insert, select, update
 
 from integrator import connectors
 from integrator.clock import EPOCH
+from integrator.ledger.limits import write_plan
 from integrator.ledger.schema import erps, gates, shops, tenants
+from integrator.plans import PlanFile
 from integrator.secrets import KeyRing
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -43,11 +45,12 @@ class _Model(BaseModel):
 
 
 class ErpFile(_Model):
-    """One management system in the file."""
+    """One management system in the file. Without a `plan` the stored one stays; with one it is the whole of it."""
 
     slug: Slug
     kind: str
     window: int = Field(8, ge=1, le=1_000)
+    plan: PlanFile | None = None
     config: dict[str, Any] = {}
     secrets: dict[str, FromEnvironment | list[FromEnvironment]] = {}
 
@@ -168,7 +171,8 @@ def _put_erp(
     where = {"tenant_id": tenant_id, "slug": erp.slug}
     stored = _put(connection, erps, where, {"kind": erp.kind, "config": erp.config}, secrets, ring)
     gate = _put(connection, gates, {"erp_id": stored.id}, {"tenant_id": tenant_id, "window_cap": erp.window})
-    changes.note(what, replace(stored, changed=(*stored.changed, *gate.changed)))
+    planned = write_plan(connection, gate.id, erp.plan.columns()) if erp.plan else ()
+    changes.note(what, replace(stored, changed=(*stored.changed, *gate.changed, *planned)))
     if "secrets" in stored.changed:
         # New credentials, and the end of the old ones' refusal, in one transaction (PROTOCOL F2). An open breaker
         # may have opened for them too: one sync tries the system at once.

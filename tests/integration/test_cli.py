@@ -21,6 +21,7 @@ from integrator.ledger import migrate
 from integrator.ledger.access import find_shop
 from integrator.ledger.engine import Ledger
 from integrator.ledger.schema import erps, gates, shops, tenants
+from integrator.plans import Plan
 from integrator.secrets import KeyRing, key_ring, new_key
 from tests.webhooks import ENVIRONMENT, JSON, KEYS, SECRETS, count, shop, store, tenant
 from web import create_app
@@ -343,6 +344,7 @@ def test_given_tenants_when_listed_then_gates_are_told_and_secrets_are_not(run: 
         "kind": "rest",
         "config": {},
         "window": 8,
+        "plan": Plan().as_dict(),
         "gate": {"open": True, "opens_at": None, "cause": None},
     }
     for private in (*SECRETS.values(), *KEYS.values(), "127.0.0.1", "hash"):

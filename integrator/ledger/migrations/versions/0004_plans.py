@@ -5,8 +5,8 @@ from alembic import op
 
 from integrator.clock import Instant
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 
 Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 BOUNDS = {
