@@ -24,6 +24,7 @@ from benchmarks.pools import CELERY, QUEUE, first_deliveries
 from integrator.ledger.deliveries import accept
 from integrator.ledger.engine import Ledger
 from integrator.ledger.schema import State, attempts, shops, syncs, tenants
+from sandbox import large
 from sandbox.shop import ShopSimulation
 from sandbox.system import System
 from sandbox.system_process import Process, says
@@ -38,7 +39,8 @@ def configure(system: System, shop: ShopSimulation, latency_ms: float) -> None:
     """Store the tenants, each with a shop and a management system of its own."""
     stored = []
     for name, url in system.erp_urls.items():
-        erp = {"slug": "erp", "kind": "rest", "config": {"url": url}, "secrets": {"token": {"env": "TOKEN"}}}
+        erp = {"slug": "erp", "kind": "rest", "plan": large.PLAN, "config": {"url": url}}
+        erp |= {"secrets": {"token": {"env": "TOKEN"}}}
         store: dict[str, Any] = {"slug": "web", "platform": "shopify", "erp": "erp", "key": {"env": name}}
         store |= {"config": shop.config}
         store |= {"secrets": {"webhook": [{"env": "TOKEN"}], "access_token": {"env": "TOKEN"}}}

@@ -33,6 +33,7 @@ from integrator.ledger.deliveries import accept
 from integrator.ledger.engine import Ledger
 from integrator.ledger.records import Delivery
 from integrator.ledger.schema import State, attempts, shops, syncs
+from sandbox import large
 from sandbox.postgres import postgres
 from sandbox.shop import ShopSimulation
 from sandbox.shop_facts import Life
@@ -85,7 +86,7 @@ def ledger_url(*, sqlite: bool) -> Iterator[str | None]:
 
 def configure(system: System, shop: ShopSimulation, latency_ms: float) -> None:
     """Store a tenant with a wide window, and let the management system take its time."""
-    erp = {"slug": "erp", "kind": "rest", "window": WINDOW, "config": {"url": system.erp_url}}
+    erp = {"slug": "erp", "kind": "rest", "window": WINDOW, "plan": large.PLAN, "config": {"url": system.erp_url}}
     erp |= {"secrets": {"token": {"env": "TOKEN"}}}
     store: dict[str, Any] = {"slug": "web", "platform": "shopify", "erp": "erp", "key": {"env": "KEY"}}
     store |= {"config": shop.config, "secrets": {"webhook": [{"env": "TOKEN"}], "access_token": {"env": "TOKEN"}}}

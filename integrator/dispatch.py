@@ -225,13 +225,17 @@ class Dispatcher:
         self._pauses = QueuePauses()
         self._one_at_a_time = threading.Lock()
         self._asked = threading.Condition()
-        self._requests: set[int] = set()
+        self._requests: dict[int, float] = {}
         self._thread: threading.Thread | None = None
 
-    def request(self, gate_id: int) -> None:
-        """Ask for a dispatch of this gate in the background, after a commit (D3, C5). Returns at once."""
+    def request(self, gate_id: int, after_seconds: float = 0.0) -> None:
+        """Ask for a dispatch of this gate in the background, after a commit (D3, C5). Returns at once.
+
+        One `after_seconds` is for a gate that opens then: the scheduler's loop, too, finds it within a second.
+        """
         with self._asked:
-            self._requests.add(gate_id)
+            at = boottime() + after_seconds
+            self._requests[gate_id] = min(self._requests.get(gate_id, at), at)
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
                 self._thread.start()
@@ -239,15 +243,23 @@ class Dispatcher:
 
     def _run(self) -> None:
         while True:
-            with self._asked:
-                self._asked.wait_for(lambda: bool(self._requests))
-                gate_ids, self._requests = self._requests, set()
+            gate_ids = self._take_due()
             try:
                 self.dispatch(gate_ids)
             except SQLAlchemyError as error:
                 # The scheduler's loop asks again within a second, so nothing waits for this one.
                 log.warning("dispatch_failed", error=type(error).__name__, gates=len(gate_ids))
             time.sleep(self._rest_seconds)
+
+    def _take_due(self) -> set[int]:
+        """Wait for requests whose time has come, and take them."""
+        with self._asked:
+            while True:
+                now = boottime()
+                if due := {gate_id for gate_id, at in self._requests.items() if at <= now}:
+                    self._requests = {one: at for one, at in self._requests.items() if one not in due}
+                    return due
+                self._asked.wait(min(self._requests.values(), default=now + 3_600) - now)
 
     def dispatch(self, gate_ids: Collection[int] | None = None, *, skip_locked: bool = False) -> int:
         """Ring for as many due syncs of these gates as their windows have room for; all due gates by default.

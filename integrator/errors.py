@@ -158,29 +158,33 @@ class NotStarted(IntegratorError):
     remedy = "Nothing: the work is taken up again by itself."
 
 
-class RateLimited(IntegratorError):
-    """The rate of the tenant's plan, or of the shop's platform, has no place for the call in the next moment.
+class RateLimited(NotStarted):
+    """The rate of the tenant's plan, or of the shop's platform, has no place for a call in the next moment.
 
-    Nothing was sent, and no attempt is burnt: the work goes on `wait_seconds` later.
+    Nothing was sent, and no attempt is burnt: work goes on `wait_seconds` later. `plan_version` is that of the
+    plan that said so, since a newer one may say otherwise; None of a platform.
     """
 
-    remedy = "Nothing: work goes on at the rate of the plan; `celery -A tasks plan` changes it."
+    remedy = "Nothing: work goes on at the rate of the plan, which `celery -A tasks plan` changes."
 
-    def __init__(self, message: str, *, wait_seconds: float) -> None:
+    def __init__(self, message: str, *, wait_seconds: float = 0.0, plan_version: int | None = None) -> None:
         super().__init__(message, subject="rate")
         self.wait_seconds = wait_seconds
+        self.plan_version = plan_version
 
 
-class QuotaUsedUp(IntegratorError):
+class QuotaUsedUp(NotStarted):
     """The plan allows no further call on this day. Nothing was sent, and no attempt is burnt.
 
     `resumes_at` is when the tenant's day turns; `for_all`: not even orders have a share left. `plan_version` is
-    that of the plan that said so: a newer one may say otherwise.
+    that of the plan that said so, since a newer one may say otherwise.
     """
 
-    remedy = "Nothing: work resumes by itself at that time; `celery -A tasks plan` raises the quota at once."
+    remedy = "Nothing: work resumes by itself at that time. `celery -A tasks plan` raises the quota at once."
 
-    def __init__(self, message: str, *, resumes_at: datetime, for_all: bool, plan_version: int) -> None:
+    def __init__(
+        self, message: str, *, resumes_at: datetime | None = None, for_all: bool = True, plan_version: int = 0
+    ) -> None:
         super().__init__(message, subject="quota")
         self.resumes_at = resumes_at
         self.for_all = for_all

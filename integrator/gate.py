@@ -7,10 +7,11 @@ One column per cause; each writer touches its own, in a transaction of its own t
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, or_, select, update
+from sqlalchemy import Connection, literal, or_, select, update
 
 from integrator.breaker import BreakerState
-from integrator.clock import EPOCH, after, greatest, now
+from integrator.clock import EPOCH, Instant, after, greatest, now
+from integrator.ledger import limits
 from integrator.ledger.schema import erps, gates, tenants
 
 CREDENTIALS_PROBE_SECONDS = 15 * 60
@@ -84,6 +85,8 @@ def ask(connection: Connection, gate_id: int) -> Gate:
         .where(gates.c.id == gate_id)
     ).one()
     cause = None if row.open else next(CAUSE_WORDS[c.name] for c in causes if row._mapping[c.name] == row.opens_at)
+    if cause == CAUSE_WORDS["quota_until"]:
+        cause = limits.use(connection, gate_id).why
     return Gate(row.id, row.tenant, row.erp, bool(row.open), row.opens_at, cause, bool(row.on_trial))
 
 
@@ -101,6 +104,17 @@ def wait(connection: Connection, gate_id: int, seconds: float) -> None:
     """Shut for as long as the system asked; a longer wait that stands is kept."""
     until = greatest(gates.c.retry_after_until, after(seconds))
     connection.execute(update(gates).where(gates.c.id == gate_id).values(retry_after_until=until))
+
+
+def wait_for_plan(connection: Connection, gate_id: int, until: datetime | float, version: int) -> bool:
+    """Shut because the plan of this version allows nothing, until a time or for seconds. False: no need to."""
+    moment = after(until) if isinstance(until, int | float) else literal(until, Instant())
+    shut = connection.execute(
+        update(gates)
+        .where(gates.c.id == gate_id, gates.c.plan_version == version, gates.c.quota_until < moment)
+        .values(quota_until=moment)
+    )
+    return shut.rowcount > 0
 
 
 def refuse_credentials(connection: Connection, gate_id: int, version: int) -> bool:

@@ -25,6 +25,7 @@ from urllib3.exceptions import HTTPError
 
 from integrator import errors, tracing
 from integrator.http_deadline import Call, Guard, thread
+from integrator.plans import Ask
 
 MAX_BODY_BYTES = 16 * 2**20
 MAX_RETRY_AFTER_SECONDS = 86_400.0
@@ -75,8 +76,9 @@ class Http:
 
     `deadline_seconds` bounds a call from its first byte sent to the last byte received, however slowly either
     goes; connecting has `connect_seconds` per address before that (names are resolved in the resolver's own
-    time). `guard` is asked once per call, when connected and before the first byte. `ca_file` names the
-    certificates to trust instead of the public ones.
+    time). When it is connected, a call asks `limit` for its place and waits for it; then, before the first byte,
+    it asks `guard`. A place that no byte has used is given back. `ca_file` names the certificates to trust instead
+    of the public ones.
 
     >>> Http("https://erp.example/api", headers={"Authorization": "Bearer …"}, deadline_seconds=15)
     Http(base_url='https://erp.example/api', deadline_seconds=15)
@@ -88,6 +90,7 @@ class Http:
     deadline_seconds: float = 15.0
     connect_seconds: float = field(default=3.0, repr=False)
     guard: Guard | None = field(default=None, repr=False)
+    limit: Ask | None = field(default=None, repr=False)
     max_body_bytes: int = field(default=MAX_BODY_BYTES, repr=False)
     ca_file: str | None = field(default=None, repr=False)
 
@@ -108,7 +111,7 @@ class Http:
         """Send one request, once. Any status is an answer; `raise_for_status` judges it.
 
         Raises Transient with `in_doubt` False when no byte of the request left, True for every failure after
-        that (for a GET too: the caller knows that it had no effect); what the guard raises; ValueError for a
+        that (for a GET too: the caller knows that it had no effect); what limit and guard raise; ValueError for a
         request that can't be written.
         """
         prepared = self._prepare(method, path, {**self.headers, **(headers or {})}, params, body)
@@ -119,7 +122,7 @@ class Http:
             return answer
 
     def _send(self, prepared: requests.PreparedRequest) -> Answer:
-        call = thread.call = Call(self.deadline_seconds, self.guard)
+        call = thread.call = Call(self.deadline_seconds, self.guard, self.limit)
         timeout = (self.connect_seconds, self.deadline_seconds)
         try:
             response = thread.connections().send(
@@ -129,6 +132,8 @@ class Http:
                 return Answer(response.status_code, response.headers, self._read(response))
         except (requests.RequestException, HTTPError, OSError) as error:
             what = _happened(error, call)
+        finally:
+            call.end()
         # Outside the except block: the library's exceptions quote the address with its query.
         raise errors.Transient(f"{self.host} {what}", in_doubt=call.sent, subject=self.host)
 

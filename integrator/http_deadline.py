@@ -20,18 +20,34 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from integrator import failpoints
 from integrator.clock import boottime
+from integrator.plans import Ask, Grant
 
 Guard = Callable[[float], None]
 """Called with the total deadline in seconds before the first byte; raises NotStarted when it is too long."""
+
+GRANT = "Integrator-Grant"
+"""The header that tells when the limiter granted the call, so that the other side's log can be judged."""
 
 
 class Call:
     """One request under way: when it must have ended, and whether a byte of it may have left."""
 
-    def __init__(self, deadline_seconds: float, guard: Guard | None) -> None:
-        self.deadline_seconds, self.guard = deadline_seconds, guard
+    def __init__(self, deadline_seconds: float, guard: Guard | None, limit: Ask | None = None) -> None:
+        self.deadline_seconds, self.guard, self.limit = deadline_seconds, guard, limit
         self.ends_at: float | None = None
         self.sent = False
+        self.grant: Grant | None = None
+
+    def ask(self) -> Grant | None:
+        """Wait for the call's place, before its clock starts. Raises RateLimited, QuotaUsedUp."""
+        if self.limit is not None:
+            self.grant = self.limit()
+        return self.grant
+
+    def end(self) -> None:
+        """What was granted and never left is given back."""
+        if self.grant is not None and not self.sent:
+            self.grant.refund()
 
     def start(self) -> None:
         """Start the clock, then ask the guard: the call ends no later than the guard was told."""
@@ -113,6 +129,13 @@ class _Connection(HTTPConnection):
     """Sends nothing of a request before the guard has agreed, and all of it within the deadline."""
 
     response_class = _Response
+
+    def endheaders(self, *args: Any, **kwargs: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        if (grant := thread.call.ask()) is not None:
+            self.putheader(GRANT, str(grant))
+        super().endheaders(*args, **kwargs)
 
     def send(self, data: Any) -> None:
         if self.sock is None:

@@ -8,7 +8,6 @@ way. docs/adr/0019-limits.md says why.
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 
 from integrator.clock import boottime
@@ -19,27 +18,12 @@ from integrator.ledger.engine import UNREACHABLE, Ledger
 from integrator.ledger.limits import LONGEST_US, VIEW_SECONDS, Drawn, NoPlace, Spent, View
 from integrator.limits_redis import Asked, Said, SharedBuckets
 from integrator.logs import get_logger
-from integrator.plans import DEFAULT, NEARLY_PERCENT, Purpose, Rate, used_up
+from integrator.plans import DEFAULT, NEARLY_PERCENT, Ask, Grant, Purpose, Rate, used_up
 
 log = get_logger(__name__)
 
 LEAD_SECONDS = 0.1
 """How long before its place comes within reach a sync is rung again: about what its way to a worker takes."""
-
-
-@dataclass(frozen=True)
-class Grant:
-    """A call that may go out now. `stamp_us`: its place in µs since 1970, by the clock that gave it.
-
-    `refund` is to be called when no byte of it left, so that the day does not count it.
-    """
-
-    stamp_us: int
-    refund: Callable[[], None] = field(repr=False)
-
-
-Ask = Callable[[], Grant]
-"""Waits for a call's place, 250 ms at most. Raises RateLimited, QuotaUsedUp."""
 
 
 class Limiter:
@@ -115,7 +99,7 @@ class Limiter:
                 return None
             match answer:
                 case [Said.GRANTED, wait_us, stamp_us, ends_us]:
-                    return wait_us, Grant(stamp_us, partial(shared.give_back, asked, ends_us))
+                    return wait_us, Grant(stamp_us, asked.key, partial(shared.give_back, asked, ends_us))
                 case [Said.NO_PLACE, wait_us]:
                     raise _rate_limited(asked, wait_us)
                 case [Said.DAY_IS_OVER] if drawn:  # by Redis' clock, and not by the ledger's
@@ -155,7 +139,7 @@ class Limiter:
         if answer.drawn:
             _tell(asked, answer.drawn)
         day = answer.drawn.day.name if answer.drawn else None
-        return answer.wait_us, Grant(answer.stamp_us, partial(self._give_back, asked, day, 1))
+        return answer.wait_us, Grant(answer.stamp_us, asked.key, partial(self._give_back, asked, day, 1))
 
     def _give_back(self, asked: Asked, day: str | None, count: int) -> None:
         """So many calls never left. When the ledger can't be told, the day counts them."""
@@ -164,10 +148,28 @@ class Limiter:
                 ledger_limits.give_back(connection, asked.key, day, asked.purpose, count)
 
 
+def patient(ask: Ask, seconds: float) -> Ask:
+    """Ask again and again for so long, for who has nobody to do it later."""
+
+    def asked() -> Grant:
+        give_up = boottime() + seconds
+        while True:
+            try:
+                return ask()
+            except RateLimited as limited:
+                if boottime() + limited.wait_seconds > give_up:
+                    raise
+                time.sleep(limited.wait_seconds)
+
+    return asked
+
+
 def _rate_limited(asked: Asked, wait_us: int) -> RateLimited:
     wait = max(wait_us / 1_000_000 - LEAD_SECONDS, LEAD_SECONDS)
     return RateLimited(
-        f"At {asked.rate.per_second:g} calls per second there is no place for {wait:.1f} s.", wait_seconds=wait
+        f"At {asked.rate.per_second:g} calls per second there is no place for {wait:.1f} s.",
+        wait_seconds=wait,
+        plan_version=asked.seen.plan.version if asked.seen.plan else None,
     )
 
 

@@ -4,7 +4,7 @@ The limit of a rate means: in any t seconds at most `per_second` x t + `burst` c
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from enum import StrEnum
@@ -81,6 +81,25 @@ class Plan:
         polls = min(self.per_day * POLL_PERCENT // 100, others)
         return {Purpose.ORDERS: self.per_day, Purpose.OTHERS: others, Purpose.POLLS: polls}[purpose]
 
+
+@dataclass(frozen=True)
+class Grant:
+    """A call that may go out now: its place in µs since 1970, by the clock that gave it, and whose limit that is.
+
+    `refund` is called when no byte of it left, so that the day does not count it.
+    """
+
+    stamp_us: int
+    whose: str
+    refund: Callable[[], None] = field(repr=False)
+
+    def __str__(self) -> str:
+        """As the other side's log is to show it: `at=1760000000123456, of=gate:12`."""
+        return f"at={self.stamp_us}, of={self.whose}"
+
+
+Ask = Callable[[], Grant]
+"""Waits for a call's place, 250 ms at most. Raises RateLimited, QuotaUsedUp."""
 
 DEFAULT = Plan()
 """What holds where a tenant's plan says nothing."""

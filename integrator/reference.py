@@ -123,7 +123,8 @@ def _then(kind: type[errors.IntegratorError]) -> str:
     error = kind("", not_before=EPOCH) if issubclass(kind, errors.Settling) else kind("")
     claimed = Claimed(sync_id=1, gate_id=1, claim=1, wanted=1, attempts=0, throttled=0)
     outcome = decide(error, claimed, progressed=False, alike=0, neighbours_succeed=False, random=lambda: 0.0)
-    shut = ", its gate shut" if outcome.credentials_refused or outcome.gate_wait_seconds is not None else ""
+    waits = outcome.gate_wait_seconds is not None or issubclass(kind, errors.QuotaUsedUp)
+    shut = ", its gate shut" if outcome.credentials_refused or waits else ""
     return "left to its holder" if outcome.verb is Verb.ABANDON else f"{outcome.verb.value}{shut}"
 
 

@@ -8,10 +8,7 @@ from enum import StrEnum
 from integrator import errors
 from integrator.gate import CREDENTIALS_PROBE_SECONDS
 from integrator.ledger.records import Claimed
-
-FIRST_SECONDS = 2.0
-LONGEST_SECONDS = 3_600.0
-"""Backoff: full jitter up to min(1 h, 2 s x 2^n) after the n-th failed attempt (F1)."""
+from integrator.plans import DEFAULT, Plan
 
 ATTEMPTS = 12
 """A sync whose calls to the management system failed this often, while its gate was open, is dead (F1)."""
@@ -49,7 +46,8 @@ class Outcome:
     """The sync's next state, when it is due, which counter rises, and what the gate learns.
 
     `not_before` stands instead of `delay_seconds` when the ledger knows the time. `gate_wait_seconds` shuts the
-    gate for a while; `credentials_refused` until new ones are stored.
+    gate for a while; `credentials_refused` until new ones are stored; `over_plan` until a time, or for seconds, if
+    the plan is still of that version.
     """
 
     verb: Verb
@@ -58,11 +56,13 @@ class Outcome:
     burns: str | None = None
     gate_wait_seconds: float | None = None
     credentials_refused: bool = False
+    over_plan: datetime | float | None = None
+    plan_version: int = 0
 
 
-def backoff(failures: int, random: Callable[[], float]) -> float:
+def backoff(failures: int, random: Callable[[], float], plan: Plan = DEFAULT) -> float:
     """Seconds to wait after so many failures before: full jitter, capped. `random` gives 0 to 1."""
-    ceiling: float = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(failures, 30))
+    ceiling: float = min(plan.retry_longest_seconds, plan.retry_first_seconds * 2.0 ** min(failures, 30))
     return random() * ceiling
 
 
@@ -74,6 +74,7 @@ def decide(  # noqa: C901, PLR0911 - one class of error a case
     alike: int,
     neighbours_succeed: bool,
     random: Callable[[], float],
+    plan: Plan = DEFAULT,
 ) -> Outcome:
     """Judge one failed run. Pure, but for `random`.
 
@@ -82,18 +83,20 @@ def decide(  # noqa: C901, PLR0911 - one class of error a case
     the system burns no attempt and waits for nothing but its gate: so an outage kills nothing, however long. No
     breaker stands before a shop, so that its failures, and our own, are tried for ever.
     """
-    wait = backoff(claimed.attempts, random)
+    wait = backoff(claimed.attempts, random, plan)
     match error:
         case errors.LeaseLost():
             return Outcome(Verb.ABANDON)
         case errors.GateShut():
             return Outcome(Verb.RELEASE)
+        case errors.RateLimited() | errors.QuotaUsedUp():
+            return _over_plan(error)
         case errors.NotStarted() if progressed or not error.burns_attempt:
             return Outcome(Verb.RELEASE)
         case errors.NotStarted():
             return Outcome(Verb.RELEASE, wait, burns="attempts")
         case errors.Transient() | errors.Settling():
-            return _passing(error, claimed, wait, backoff(alike, random))
+            return _passing(error, claimed, wait, backoff(alike, random, plan))
         case errors.Throttled():
             return _throttled(error, claimed, neighbours_succeed)
         case errors.Unauthorized():
@@ -122,6 +125,18 @@ def _passing(
         case errors.Settling():
             return Outcome(Verb.RETRY, not_before=error.not_before, burns="attempts")
     return Outcome(Verb.RETRY, wait, burns="attempts")
+
+
+def _over_plan(error: errors.RateLimited | errors.QuotaUsedUp) -> Outcome:
+    """Wait for the plan: the gate shuts for all, unless only a share is used up, or it is a shop's rate."""
+    match error:
+        case errors.QuotaUsedUp(for_all=True):
+            return Outcome(Verb.RELEASE, over_plan=error.resumes_at, plan_version=error.plan_version)
+        case errors.QuotaUsedUp():
+            return Outcome(Verb.RELEASE, not_before=error.resumes_at)
+        case errors.RateLimited(plan_version=None):
+            return Outcome(Verb.RELEASE, error.wait_seconds)
+    return Outcome(Verb.RELEASE, over_plan=error.wait_seconds, plan_version=error.plan_version or 0)
 
 
 def _throttled(error: errors.Throttled, claimed: Claimed, neighbours_succeed: bool) -> Outcome:

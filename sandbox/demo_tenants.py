@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sandbox import large
 from sandbox.demo_report import Outcome, StoredOrder
 from sandbox.shop import SendOptions, ShopSimulation
 from sandbox.shop_orders import Life
@@ -54,6 +55,7 @@ class DemoTenant:
             "slug": "erp",
             "kind": "rest",
             "window": WINDOW,
+            "plan": large.PLAN,
             "config": {"url": erp_url},
             "secrets": {"token": {"env": f"{name}_ERP_TOKEN"}},
         }

@@ -9,6 +9,7 @@ a token:
     GET    /_sandbox         settings in force; counts of requests, answers and faults
     POST   /_sandbox         change settings: the fields of `sandbox.erp_faults.Settings`
     DELETE /_sandbox         back to no faults and no counts; orders and keys stay
+    GET    /_sandbox/grants  with `keep_grants`, [what the header Integrator-Grant said, µs of arrival]: ?after=<n>
     GET    /_sandbox/orders  orders as stored, with all that was sent: ?after=<next>&limit=<1 to 5000>
     POST   /_sandbox/orders/<id>  what a person does: {"state": "open", "credits": {"CN000001": null}}
 """
@@ -27,12 +28,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from integrator.http_deadline import GRANT
 from sandbox.erp_faults import RequestKind
 from sandbox.erp_order import Mending, Refusal
 from sandbox.erp_store import Record
 from sandbox.erp_system import System
 
 MAX_BODY_BYTES = 10 * 2**20
+PAGE = 50_000
 _ROUTES: tuple[tuple[str, str, RequestKind], ...] = (
     ("POST", r"/orders", "create"),
     ("GET", r"/orders", "find"),
@@ -93,6 +96,7 @@ class Handler(BaseHTTPRequestHandler):
         kind, order_id = self._route(path)
         faults = self.system.faults
         faults.count(faults.requests, kind)
+        faults.note_grant(self.headers.get(GRANT))
         if faults.settings.down or faults.strikes("drop_before_effect", kind):
             self._cut()
         self._authorize()
@@ -163,6 +167,8 @@ class Handler(BaseHTTPRequestHandler):
                 case "GET", "/_sandbox/orders":
                     after, limit = int(asked.get("after", ["0"])[0]), int(asked.get("limit", ["1000"])[0])
                     return self.system.store.page(after, min(max(limit, 1), 5000))
+                case "GET", "/_sandbox/grants":
+                    return {"grants": faults.grants[int(asked.get("after", ["0"])[0]) :][:PAGE]}
                 case "POST", _ if order := _MENDED.fullmatch(path):
                     mending = Mending.model_validate_json(body)
                     return self.system.store.mend(order[1], mending.state, mending.credits)

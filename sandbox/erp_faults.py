@@ -6,6 +6,7 @@ same order are struck again.
 
 import random
 import threading
+import time
 from collections import Counter
 from typing import Annotated, Any, Literal
 
@@ -57,6 +58,8 @@ class Settings(BaseModel):
 
     forget_keys: bool = False
     """Keys are neither looked at nor remembered; orders still show them."""
+    keep_grants: bool = False
+    """When each request was granted and when it came is kept, for `GET /_sandbox/grants`."""
     refuse_token: bool = False
     """Every request is answered 401."""
     down: bool = False
@@ -93,6 +96,12 @@ class Faults:
         self.requests: Counter[str] = Counter()
         self.answers: Counter[str] = Counter()
         self.struck: Counter[str] = Counter()
+        self.grants: list[tuple[str, int]] = []
+
+    def note_grant(self, said: str | None) -> None:
+        """Keep what a request said of its grant, and when it came, in µs since 1970."""
+        if self.settings.keep_grants and said:
+            self.grants.append((said, time.time_ns() // 1_000))
 
     def change(self, changes: Any) -> None:
         """Set some fields, given by name. Raises ValueError (pydantic's too), and then nothing has changed."""
@@ -109,6 +118,7 @@ class Faults:
             self.settings = Settings()
             for counter in (self.requests, self.answers, self.struck):
                 counter.clear()
+            self.grants.clear()
 
     def count(self, counter: Counter[str], name: str) -> None:
         """Add one."""

@@ -25,6 +25,7 @@ from typing import Any, ClassVar, Self
 
 from integrator.documents import Order
 from integrator.shops.shopify import Shopify
+from sandbox.large import REQUESTS_PER_SECOND
 from sandbox.shop_orders import Facts, Life, lives
 from sandbox.shop_plan import SendOptions
 from sandbox.shop_sender import Attempt, Progress, Sender
@@ -64,9 +65,9 @@ class ShopSimulation:
         return self.server.url
 
     @property
-    def config(self) -> dict[str, str]:
+    def config(self) -> dict[str, Any]:
         """The shop's configuration as the connector takes it."""
-        return {"domain": self.domain, "url": self.url}
+        return {"domain": self.domain, "url": self.url, "requests_per_second": REQUESTS_PER_SECOND}
 
     @property
     def secrets(self) -> dict[str, Any]:

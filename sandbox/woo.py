@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from integrator.documents import Order
 from integrator.shops.payload import parse
 from integrator.shops.woocommerce_order import map_order
+from sandbox.large import REQUESTS_PER_SECOND
 from sandbox.shop import SendOptions, ShopSimulation
 from sandbox.shop_facts import Life
 from sandbox.shop_sender import Attempt
@@ -54,9 +55,9 @@ class WooSimulation(ShopSimulation):
         self._senders = []
 
     @property
-    def config(self) -> dict[str, str]:
+    def config(self) -> dict[str, Any]:
         """The shop's configuration as the connector takes it."""
-        return {"url": self.url}
+        return {"url": self.url, "requests_per_second": REQUESTS_PER_SECOND}
 
     @property
     def secrets(self) -> dict[str, Any]:

@@ -60,14 +60,13 @@ def list_gates(tenant: str | None, shut: bool, after: int, limit: int, as_json: 
 
 def _cells(one: ListedGate) -> tuple[str, ...]:
     """A line of the table; the order is HEADER's."""
-    used = NOTHING if one.day_used is None else f"{one.day_used[0]} of {one.day_used[1]}"
     return (
         f"{one.tenant}/{one.erp}",
         "open" if one.open else "shut",
         NOTHING if one.open else _until(one, one.opens_at),
         f"{one.waiting}{'+' * (one.waiting == CAP)}",
         f"{one.in_flight} of {one.window}",
-        used,
+        f"{one.day_used[0]} of {one.day_used[1]}",
         *(_cause(one, name) for name in ("paused", "retry_after", "quota", "credentials")),
         _breaker(one),
         _why(one),
@@ -96,5 +95,6 @@ def _breaker(one: ListedGate) -> str:
 
 
 def _why(one: ListedGate) -> str:
-    words = [word for cause, word in CAUSE_WORDS.items() if cause.removesuffix("_until") in one.causes]
+    said = CAUSE_WORDS | {"quota_until": one.plan}
+    words = [word for cause, word in said.items() if cause.removesuffix("_until") in one.causes]
     return "; ".join(words) or NOTHING

@@ -15,5 +15,6 @@ def sync_order(self: SyncTask, tenant: str, sync_id: int, **_newer: Any) -> None
     What a newer version's message says besides is passed over: all that counts is in the ledger (PROTOCOL C7).
     """
     with self.claim(tenant, sync_id) as run:
-        shop, erp = ShopSide.of(run.assignment, run.lease), ErpSide.of(run.assignment, run.lease)
+        shop = ShopSide.of(run.assignment, run.lease, run.limiter)
+        erp = ErpSide.of(run.assignment, run.lease, run.limiter)
         orders.converge(run, shop, erp)

@@ -18,6 +18,7 @@ from integrator.ledger.records import Claimed, Failure
 from integrator.ledger.schema import State
 from integrator.logs import get_logger, sentence
 from integrator.metrics import ATTEMPTS, DONE_SECONDS, UNKNOWN, meters
+from integrator.plans import DEFAULT
 from integrator.retry import GIVEN_UP, THROTTLED_LIMIT, Outcome, Verb, decide
 from integrator.secrets import SecretsError
 from integrator.sync.run import Run, while_leased
@@ -89,6 +90,7 @@ class End:
             alike=self._write(lambda c: access.ended_alike(c, self.claimed.sync_id, error.error_class)),
             neighbours_succeed=self._neighbours_succeed(error),
             random=random.random,
+            plan=self.run.assignment.plan if self.run is not None else DEFAULT,
         )
 
     def _neighbours_succeed(self, error: errors.IntegratorError) -> bool:
@@ -108,6 +110,11 @@ class End:
         gate_id = self.claimed.gate_id
         if (seconds := outcome.gate_wait_seconds) is not None:
             self._write(lambda connection: gate.wait(connection, gate_id, seconds))
+        if (until := outcome.over_plan) is not None:
+            version = outcome.plan_version
+            self._write(lambda connection: gate.wait_for_plan(connection, gate_id, until, version))
+            if not isinstance(until, datetime):
+                self.here.dispatcher.request(gate_id, after_seconds=until)
         if outcome.credentials_refused and self.run is not None:
             version = self.run.assignment.credentials_version
             if self._write(lambda connection: gate.refuse_credentials(connection, gate_id, version)):

@@ -16,6 +16,7 @@ from integrator.dispatch import Dispatcher, Publish
 from integrator.lease import LeaseKeeper
 from integrator.ledger.engine import Ledger
 from integrator.ledger.transitions import release, unring
+from integrator.limits import Limiter
 from integrator.logs import get_logger
 from integrator.secrets import KeyRing, key_ring
 from tasks.publishing import publisher
@@ -32,6 +33,7 @@ class Process:
         self.ring = ring
         self.leases = LeaseKeeper(ledger)
         self.dispatcher = Dispatcher(ledger, publish)
+        self.limiter = Limiter.from_settings(settings(), ledger)
 
     def drain(self, seconds: float) -> None:
         """Start no call that would not end within so many seconds, then give back what still runs."""

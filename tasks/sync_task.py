@@ -72,7 +72,7 @@ class SyncTask(Task):  # type: ignore[misc] # Celery has no types
             try:
                 with here.ledger.read() as connection:
                     assignment = access.assignment(connection, sync_id, here.ring)
-                run = Run(here.ledger, assignment, claimed, lease)
+                run = Run(here.ledger, assignment, claimed, lease, here.limiter)
                 end.run = run
                 yield run
                 end.succeed(run)

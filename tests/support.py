@@ -29,6 +29,7 @@ from integrator.ledger.deliveries import accept
 from integrator.ledger.engine import Ledger
 from integrator.ledger.records import Accepted, Delivery
 from integrator.ledger.schema import CAUSES, erps, gates, shops, syncs, tenants
+from integrator.plans import Rate
 from integrator.secrets import KeyRing, key_ring
 from integrator.shops.base import Deleted, Identity, Shop, ShopAccess
 
@@ -297,6 +298,9 @@ class MemoryShop:
 
     def base_url(self, config: Any) -> str:
         return "http://memory.invalid"
+
+    def rate(self, config: Any) -> Rate:
+        return Rate(1_000)
 
     def verify(self, headers: Any, body: bytes, secrets: Any) -> None: ...
 

@@ -27,6 +27,7 @@ from integrator.ledger.records import Delivery
 from integrator.ledger.schema import shops, syncs
 from integrator.ledger.tenants import File, apply
 from integrator.secrets import KeyRing, new_key
+from sandbox import large
 from sandbox.shop import ShopSimulation
 from sandbox.shop_orders import Life
 from sandbox.system_ports import free_port
@@ -137,7 +138,8 @@ class Plant:
 
     def apply(self) -> None:
         """Store the tenant."""
-        erp = {"slug": "erp", "kind": "rest", "config": {"url": self.erp_url}, "secrets": {"token": {"env": "T"}}}
+        erp = {"slug": "erp", "kind": "rest", "plan": large.PLAN, "config": {"url": self.erp_url}}
+        erp |= {"secrets": {"token": {"env": "T"}}}
         shop: dict[str, Any] = {"slug": "web", "platform": "shopify", "erp": "erp", "key": {"env": "K"}}
         shop |= {"config": self.shop.config}
         shop |= {"secrets": {"webhook": [{"env": "T"}], "access_token": {"env": "ACCESS"}}}

@@ -23,6 +23,7 @@ from integrator import checkup, readiness
 from integrator.ledger import backup, migrate, restore
 from integrator.ledger.tenants import File, apply
 from integrator.ledger.transitions import hurry
+from integrator.limits import Limiter
 from integrator.secrets import new_key
 from web.services import services
 from web.tenants import overview, rotate, sentences
@@ -215,7 +216,7 @@ def check_tenants(tenant: str | None, *, as_json: bool) -> None:
         chosen = checkup.parts(connection, readiness.ring_of(services().settings), tenant)
     if not chosen:
         raise click.ClickException(f"There is no tenant {tenant}." if tenant else "There are no active tenants.")
-    findings = checkup.check_all(chosen)
+    findings = checkup.check_all(chosen, Limiter.from_settings(services().settings, ledger))
     if as_json:
         click.echo(json.dumps({"checks": [finding.as_dict() for finding in findings]}, indent=2))
     else:

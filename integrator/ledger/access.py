@@ -11,8 +11,9 @@ from sqlalchemy import Connection, case, func, or_, select
 
 from integrator.clock import EPOCH
 from integrator.ledger.records import Claimed
-from integrator.ledger.schema import attempts, erps, gates, shops, syncs, tenants
+from integrator.ledger.schema import attempts, erps, gates, plans, shops, syncs, tenants
 from integrator.ledger.tenants import hash_key
+from integrator.plans import FIELDS, Plan, plan_of
 from integrator.secrets import KeyRing
 
 
@@ -120,11 +121,13 @@ class Assignment:
     seen_digest: str | None
     tenant: str
     tolerance: Decimal
+    shop_id: int
     shop: str
     platform: str
     shop_config: Mapping[str, Any]
     shop_secrets: Mapping[str, Any] = field(repr=False)
     gate_id: int
+    plan: Plan
     credentials_version: int
     on_trial: bool
     restored_at: datetime | None
@@ -146,12 +149,15 @@ def assignment(connection: Connection, sync_id: int, ring: KeyRing) -> Assignmen
             syncs.c.seen_digest,
             tenants.c.slug.label("tenant"),
             tenants.c.tolerance,
+            shops.c.id.label("shop_id"),
             shops.c.slug.label("shop"),
             shops.c.platform,
             shops.c.config.label("shop_config"),
             shops.c.secrets.label("shop_secrets"),
             gates.c.id.label("gate_id"),
             gates.c.credentials_version,
+            gates.c.plan_version,
+            *(plans.c[name] for name in FIELDS),
             (gates.c.credentials_until != EPOCH).label("on_trial"),
             case((_forgetful, gates.c.restored_at)).label("restored_at"),
             erps.c.slug.label("erp"),
@@ -163,6 +169,7 @@ def assignment(connection: Connection, sync_id: int, ring: KeyRing) -> Assignmen
         .join(tenants, shops.c.tenant_id == tenants.c.id)
         .join(gates, syncs.c.gate_id == gates.c.id)
         .join(erps, gates.c.erp_id == erps.c.id)
+        .outerjoin(plans, plans.c.gate_id == gates.c.id)
         .where(syncs.c.id == sync_id)
     ).one()
     return Assignment(
@@ -174,11 +181,13 @@ def assignment(connection: Connection, sync_id: int, ring: KeyRing) -> Assignmen
         seen_digest=row.seen_digest,
         tenant=row.tenant,
         tolerance=Decimal(row.tolerance),
+        shop_id=row.shop_id,
         shop=row.shop,
         platform=row.platform,
         shop_config=row.shop_config,
         shop_secrets=ring.open(row.shop_secrets),
         gate_id=row.gate_id,
+        plan=plan_of(row._asdict(), row.plan_version),
         credentials_version=row.credentials_version,
         on_trial=bool(row.on_trial),
         restored_at=row.restored_at,

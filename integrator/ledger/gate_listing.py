@@ -8,7 +8,8 @@ from sqlalchemy import ColumnElement, Connection, Select, func, literal_column, 
 
 from integrator.breaker import Breaker
 from integrator.clock import now
-from integrator.ledger import breakers
+from integrator.ledger import breakers, limits
+from integrator.ledger.limits import Use
 from integrator.ledger.schema import CAUSES, DUE_STATE, IN_FLIGHT, erps, gates, syncs, tenants
 
 CAP = 1_000
@@ -19,8 +20,8 @@ CAP = 1_000
 class ListedGate:
     """One gate. `causes` has what shuts it now, by the column's name without `_until`, each until when.
 
-    `waiting` and `in_flight` are counted up to CAP. `day_used` is how many of the day's requests were made and may
-    be; None where nothing counts them.
+    `waiting` and `in_flight` are counted up to CAP. `day_used` is how many of the day's requests were given out and
+    may be; `plan` says what of the plan keeps it shut, if that does.
     """
 
     gate_id: int
@@ -33,12 +34,13 @@ class ListedGate:
     window: int
     waiting: int
     in_flight: int
-    day_used: tuple[int, int] | None
+    day_used: tuple[int, int]
+    plan: str
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: times as text, None for a cause that does not shut it."""
         found = asdict(self) | {"opens_at": None if self.open else self.opens_at.isoformat()}
-        del found["causes"]
+        del found["causes"], found["plan"]
         for cause in CAUSES:
             name = cause.removesuffix("_until")
             until = self.causes.get(name)
@@ -65,8 +67,8 @@ def gate_listing(
     if shut:
         page = page.where(gates.c.opens_at > now())
     ids = connection.execute(page).scalars().all()
-    rows = connection.execute(_rows().where(gates.c.id.in_(ids)).order_by(gates.c.id))
-    return [_listed(row) for row in rows]
+    rows = connection.execute(_rows().where(gates.c.id.in_(ids)).order_by(gates.c.id)).all()
+    return [_listed(row, limits.use(connection, row.id)) for row in rows]
 
 
 def _rows() -> Select[Any]:
@@ -97,7 +99,7 @@ def _count(which: ColumnElement[bool]) -> ColumnElement[int]:
     return select(func.count()).select_from(some).scalar_subquery()
 
 
-def _listed(row: Any) -> ListedGate:
+def _listed(row: Any, use: Use) -> ListedGate:
     causes = {name.removesuffix("_until"): row._mapping[name] for name in CAUSES if row._mapping[name] > row.now}
     return ListedGate(
         gate_id=row.id,
@@ -110,10 +112,6 @@ def _listed(row: Any) -> ListedGate:
         window=row.window_cap,
         waiting=row.waiting,
         in_flight=row.in_flight,
-        day_used=day_used(row.id),
+        day_used=(use.used, use.plan.per_day),
+        plan=use.why,
     )
-
-
-def day_used(_gate_id: int) -> tuple[int, int] | None:
-    """How many of the day's requests were made, and may be; nothing counts them yet."""
-    return None

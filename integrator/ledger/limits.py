@@ -128,9 +128,13 @@ class Use:
     used: int
     ends_at: datetime
 
-    def __str__(self) -> str:
-        """For people: "300 of 300, resumes 00:00 America/Argentina/Buenos_Aires"."""
-        return used_up(self.used, self.plan.per_day, self.ends_at, self.plan.time_zone)
+    @property
+    def why(self) -> str:
+        """What of the plan keeps a gate shut: the day, or for a moment the rate."""
+        if self.used < self.plan.per_day:
+            return f"the plan's {self.plan.per_second:g} requests per second are used up"
+        said = used_up(self.used, self.plan.per_day, self.ends_at, self.plan.time_zone)
+        return f"the day's quota is used up: {said}"
 
 
 def use(connection: Connection, gate_id: int) -> Use:

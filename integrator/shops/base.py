@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol
 from integrator import errors
 from integrator.documents import Order
 from integrator.http import Http
+from integrator.plans import Rate
 
 
 class Kind(StrEnum):
@@ -118,6 +119,10 @@ class Shop(Protocol):
 
         `secrets["webhook"]` is the list of secrets that may sign; the other names are the platform's own.
         """
+        ...
+
+    def rate(self, config: Mapping[str, Any]) -> Rate:
+        """How fast the platform lets this shop be asked. `config` has passed `validate`."""
         ...
 
     def base_url(self, config: Mapping[str, Any]) -> str:

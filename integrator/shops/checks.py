@@ -8,6 +8,9 @@ from urllib.parse import SplitResult, urlsplit
 
 VISIBLE = re.compile(r"[!-~]+", re.ASCII)
 
+LEAST_RATE, MOST_RATE = 0.1, 1_000.0
+"""Requests per second that a shop's configuration may name."""
+
 
 def refuse_unknown(where: str, given: Mapping[str, Any], known: set[str]) -> None:
     """Refuse keys that nothing reads: a misspelt one would be ignored silently. Raises ValueError."""
@@ -44,3 +47,12 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def check_rate(value: object) -> None:
+    """Check how often a shop may be asked, if that is given. Raises ValueError."""
+    if value is None:
+        return
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not LEAST_RATE <= float(str(value)) <= MOST_RATE:
+        raise ValueError(f"requests_per_second must be a number from {LEAST_RATE:g} to {MOST_RATE:g}")

@@ -9,19 +9,25 @@ import hmac
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, ClassVar
 
 from integrator import errors
 from integrator.documents import Order
 from integrator.http import Answer, raise_for_status
+from integrator.plans import Rate
 from integrator.shops.base import Identity, Kind, ShopAccess, Unreadable, Unsigned
-from integrator.shops.checks import check_url, is_visible, refuse_unknown
+from integrator.shops.checks import check_rate, check_url, is_visible, refuse_unknown
 from integrator.shops.payload import ID, Fields, parse, plain_id, utc_time
 from integrator.shops.shopify_order import map_order
 from integrator.shops.skim import skim
 
 API_VERSION = "2026-07"
 """Shopify: a version is served for at least 12 months. The newest whose REST order its own libraries test."""
+
+REQUESTS_PER_SECOND = 2.0
+BUCKET_SECONDS = 20
+"""Shopify: a bucket of 40 requests leaks 2 each second; both are larger in higher plans."""
 
 ORDER_TOPICS = frozenset(
     {
@@ -166,16 +172,18 @@ class Shopify:
             why = "is frozen until its bill is paid" if answer.status == 402 else "is locked by Shopify"
             raise errors.Transient(f"the shop {why}", subject=f"Shopify orders {answer.status}")
         raise_for_status(answer, subject="Shopify orders")
+        refuse_throttled(answer)
         return answer
 
     def validate(self, config: Mapping[str, Any], secrets: Mapping[str, Any]) -> None:
         """Check a shop's configuration. Raises ValueError with a sentence that names no secret.
 
         config: `domain`, the shop's permanent one (example.myshopify.com); optional `url`, which replaces
-        https://<domain> where the API is read. secrets: `webhook`, the client secrets that may sign, newest
-        first; `access_token` of the Admin API.
+        https://<domain> where the API is read, and `requests_per_second` of its plan (2, 4 or 20). secrets:
+        `webhook`, the client secrets that may sign, newest first; `access_token` of the Admin API.
         """
-        refuse_unknown("config", config, {"domain", "url"})
+        refuse_unknown("config", config, {"domain", "url", "requests_per_second"})
+        check_rate(config.get("requests_per_second"))
         refuse_unknown("secrets", secrets, {"webhook", "access_token"})
         domain = config.get("domain")
         if not isinstance(domain, str) or not DOMAIN.fullmatch(domain):
@@ -188,9 +196,45 @@ class Shopify:
         if not is_visible(secrets.get("access_token")):
             raise ValueError("access_token must be the Admin API's token, of visible ASCII")
 
+    def rate(self, config: Mapping[str, Any]) -> Rate:
+        """Twice a second, or as often as the shop's plan allows, and twenty seconds' worth at once after a rest.
+
+        Shopify: a bucket of 40 that leaks 2 a second for each app and shop, in higher plans 4 or 20 (then larger).
+        """
+        per_second = float(config.get("requests_per_second", REQUESTS_PER_SECOND))
+        return Rate(per_second, max(int(per_second * BUCKET_SECONDS), 1))
+
     def base_url(self, config: Mapping[str, Any]) -> str:
         """Give the address of the shop's API, without a slash at its end."""
         return str(config.get("url") or f"https://{config['domain']}").rstrip("/")
+
+
+def refuse_throttled(answer: Answer) -> None:
+    """Raise Throttled for what Shopify's GraphQL answers 200 and means: too many points, come back later.
+
+    Shopify: `errors[].extensions.code` is THROTTLED, and `extensions.cost` tells how many points the query needs,
+    how many there are, and how many come back each second.
+    """
+    if b"THROTTLED" not in answer.body:
+        return
+    content = answer.json()
+    found = content.get("errors") if isinstance(content, dict) else None
+    if not any(
+        _member(one, "extensions", "code") == "THROTTLED" for one in (found if isinstance(found, list) else ())
+    ):
+        return
+    wanted = _member(content, "extensions", "cost", "requestedQueryCost")
+    there = _member(content, "extensions", "cost", "throttleStatus", "currentlyAvailable")
+    back = _member(content, "extensions", "cost", "throttleStatus", "restoreRate")
+    told = all(isinstance(one, int | Decimal) for one in (wanted, there, back)) and back > 0
+    wait = max(float((wanted - there) / back), 0.0) if told else None
+    raise errors.Throttled("Shopify asked to wait", retry_after_seconds=wait, subject="Shopify THROTTLED")
+
+
+def _member(content: Any, *names: str) -> Any:
+    for name in names:
+        content = content.get(name) if isinstance(content, dict) else None
+    return content
 
 
 def _content(answer: Answer) -> Fields:

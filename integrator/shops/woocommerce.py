@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 from integrator import errors
 from integrator.documents import Order
 from integrator.http import Answer, raise_for_status
+from integrator.plans import Rate
 from integrator.shops.base import Deleted, Identity, Kind, Ping, ShopAccess, Unreadable, Unsigned
-from integrator.shops.checks import check_url, is_loopback, is_visible, refuse_unknown
+from integrator.shops.checks import check_rate, check_url, is_loopback, is_visible, refuse_unknown
 from integrator.shops.payload import ID, Fields, parse, parse_list, plain_id
 from integrator.shops.skim import skim
 from integrator.shops.woocommerce_fields import gmt
@@ -23,6 +24,10 @@ from integrator.shops.woocommerce_order import map_order, refund_ids
 
 ORDER_TOPICS = frozenset({"order.created", "order.updated", "order.restored"})
 """The topics whose body is the order as /orders/{id} gives it at the time of delivery."""
+
+REQUESTS_PER_SECOND = 10.0
+BURST = 10
+"""What most hosts bear; WooCommerce itself has no limit."""
 
 DELETED_TOPIC = "order.deleted"
 """WooCommerce: sent when an order goes to the trash, with its id only; of one deleted for good nothing is sent."""
@@ -152,10 +157,12 @@ class WooCommerce:
     def validate(self, config: Mapping[str, Any], secrets: Mapping[str, Any]) -> None:
         """Check a shop's configuration. Raises ValueError with a sentence that names no secret.
 
-        config: `url`, where WordPress is (https://example.com or https://example.com/shop). secrets: `webhook`,
+        config: `url`, where WordPress is (https://example.com or https://example.com/shop); optional
+        `requests_per_second`, what its host bears. secrets: `webhook`,
         the webhooks' secrets, newest first; `consumer_key` and `consumer_secret` of a REST API key that may read.
         """
-        refuse_unknown("config", config, {"url"})
+        refuse_unknown("config", config, {"url", "requests_per_second"})
+        check_rate(config.get("requests_per_second"))
         refuse_unknown("secrets", secrets, {"webhook", "consumer_key", "consumer_secret"})
         parts = check_url(config.get("url"))
         if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
@@ -167,6 +174,10 @@ class WooCommerce:
             value = secrets.get(name)
             if not is_visible(value) or not str(value).startswith(prefix) or ":" in str(value):
                 raise ValueError(f"{name} must be the REST API key's part that begins with {prefix}")
+
+    def rate(self, config: Mapping[str, Any]) -> Rate:
+        """Ten times a second unless the configuration says otherwise: WooCommerce has no limit, its hosts do."""
+        return Rate(float(config.get("requests_per_second", REQUESTS_PER_SECOND)), BURST)
 
     def base_url(self, config: Mapping[str, Any]) -> str:
         """Give the address of WordPress, without a slash at its end."""

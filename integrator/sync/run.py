@@ -23,6 +23,7 @@ from integrator.ledger.deliveries import Candidate
 from integrator.ledger.engine import UNREACHABLE, Ledger
 from integrator.ledger.records import Claimed
 from integrator.ledger.steps import Step
+from integrator.limits import Limiter
 from integrator.logs import get_logger
 from integrator.sync.plan import content_digest
 
@@ -64,6 +65,7 @@ class Run:
     assignment: Assignment
     claimed: Claimed
     lease: Lease
+    limiter: Limiter
     progressed: bool = False
     authorized: bool = False
     finished: str | None = field(default=None, init=False)

@@ -11,6 +11,7 @@ from integrator.errors import IntegratorError, Side
 from integrator.http import Http
 from integrator.lease import Lease
 from integrator.ledger.access import Assignment
+from integrator.limits import Limiter
 from integrator.shops.base import Shop, ShopAccess
 
 
@@ -22,14 +23,15 @@ class ErpSide:
     access: ErpAccess = field(repr=False)
 
     @classmethod
-    def of(cls, assignment: Assignment, lease: Lease) -> "ErpSide":
-        """The system of a run; its calls start only while the lease lets them."""
+    def of(cls, assignment: Assignment, lease: Lease, limiter: Limiter) -> "ErpSide":
+        """The system of a run; its calls start only while the lease lets them, within the tenant's plan."""
         connector = connectors.erp(assignment.erp_kind)
         config = assignment.erp_config
         http = Http(
             connector.base_url(config),
             deadline_seconds=connector.deadline_seconds(config),
             guard=lease.guard,
+            limit=limiter.of_gate(assignment.gate_id),
         )
         return cls(connector, ErpAccess(config, assignment.erp_secrets, http))
 
@@ -64,11 +66,12 @@ class ShopSide:
     access: ShopAccess = field(repr=False)
 
     @classmethod
-    def of(cls, assignment: Assignment, lease: Lease) -> "ShopSide":
-        """The shop of a run; its calls start only while the lease lets them."""
+    def of(cls, assignment: Assignment, lease: Lease, limiter: Limiter) -> "ShopSide":
+        """The shop of a run; its calls start only while the lease lets them, at its platform's rate."""
         connector = connectors.shop(assignment.platform)
         config = assignment.shop_config
-        http = Http(connector.base_url(config), guard=lease.guard)
+        limit = limiter.of_shop(assignment.shop_id, connector.rate(config))
+        http = Http(connector.base_url(config), guard=lease.guard, limit=limit)
         return cls(connector, ShopAccess(config, assignment.shop_secrets, http))
 
     def map(self, topic: str, body: bytes) -> Order | None:

@@ -14,6 +14,7 @@ from sqlalchemy import select
 
 from integrator.ledger.engine import Ledger
 from integrator.ledger.schema import State, syncs
+from sandbox import large
 from sandbox.shop import ShopSimulation
 from sandbox.system import System
 from tests.webhooks import headers
@@ -111,6 +112,7 @@ def site(tmp_path: Path, shop: ShopSimulation) -> Iterator[Site]:
         erp = {
             "slug": "erp",
             "kind": "rest",
+            "plan": large.PLAN,
             "config": {"url": system.erp_url},
             "secrets": {"token": {"env": "T"}},
         }

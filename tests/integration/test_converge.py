@@ -21,6 +21,7 @@ from integrator.ledger import access, transitions
 from integrator.ledger.audit import audit
 from integrator.ledger.engine import Ledger
 from integrator.ledger.schema import State, attempts, deliveries, steps, syncs
+from integrator.limits import Limiter
 from integrator.secrets import key_ring
 from integrator.shops.base import ShopAccess
 from integrator.sync.orders import converge
@@ -68,7 +69,7 @@ class Bench:
             assert won is not None
         with self.ledger.read() as connection:
             assignment = access.assignment(connection, sync_id, key_ring())
-        yield Run(self.ledger, assignment, won, Lease(won, boottime()))
+        yield Run(self.ledger, assignment, won, Lease(won, boottime()), Limiter(self.ledger, None))
 
     def run(self, sync_id: int) -> Run:
         """One claim's run, to its end or its error."""

@@ -351,6 +351,21 @@ def test_p2_given_requests_during_a_dispatch_when_it_ends_then_one_more_for_all_
     assert dispatcher.asked == [{1}, {1, 2, 3}]
 
 
+def test_given_a_request_for_later_when_its_time_comes_then_it_is_served_and_others_do_not_wait_for_it(
+    sqlite_ledger: Ledger,
+) -> None:
+    dispatcher = Slow(sqlite_ledger)
+    dispatcher.go_on.release(10)
+    dispatcher.request(1, after_seconds=3_600)
+    dispatcher.request(2, after_seconds=0.2)
+    dispatcher.request(3)
+    for _ in range(2):
+        assert dispatcher.began.acquire(timeout=20)
+    dispatcher.request(1)  # sooner than it was asked for
+    assert dispatcher.began.acquire(timeout=20)
+    assert dispatcher.asked == [{3}, {2}, {1}]
+
+
 def test_p2_given_a_dispatch_that_publishes_when_another_thread_dispatches_then_it_waits(ledger: Ledger) -> None:
     worlds = [make_tenant(ledger), make_tenant(ledger, "globex")]
     ids = [sync_id for world in worlds for sync_id in keep(ledger, world, 1)]

@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from integrator import errors
 from integrator.http import Answer, Http
+from integrator.plans import Grant
 from tests.scripted_server import PATIENCE_SECONDS, Peer, Script, Server
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
@@ -436,3 +437,71 @@ http.request("GET", "/child")
 """
     subprocess.run([sys.executable, "-c", program], check=True)
     assert [received.split(b" ")[1] for received in server.received] == [b"/parent", b"/child"]
+
+
+# The limiter
+
+
+class Places:
+    """A limiter that grants, and counts what is given back."""
+
+    def __init__(self) -> None:
+        self.asked = self.refunded = 0
+
+    def __call__(self) -> Grant:
+        self.asked += 1
+        return Grant(1_760_000_000_123_456 + self.asked, "gate:12", self._refund)
+
+    def _refund(self) -> None:
+        self.refunded += 1
+
+
+def no_place() -> Grant:
+    raise errors.RateLimited("no place", wait_seconds=1)
+
+
+def test_given_a_limit_when_called_then_one_place_a_call_and_the_header_tells_it(
+    start: Start, tls: ssl.SSLContext | None, certificate: Path
+) -> None:
+    server, places = start(keep_answering, tls), Places()
+    http = Http(server.url, limit=places, ca_file=str(certificate))
+    for _ in range(2):
+        http.request("POST", "/orders", body=b"{}")
+    assert (places.asked, places.refunded) == (2, 0)
+    for number in (1, 2):
+        assert b"Integrator-Grant: at=176000000012345%d, of=gate:12\r\n" % (6 + number) in server.received[0]
+
+
+def test_given_no_place_when_called_then_connected_but_not_one_byte_left(
+    start: Start, tls: ssl.SSLContext | None, certificate: Path
+) -> None:
+    server = start(keep_answering, tls)
+    with pytest.raises(errors.RateLimited):
+        Http(server.url, limit=no_place, ca_file=str(certificate)).request("POST", "/orders", body=b"{}")
+    server.wait_until_served(1)
+    assert server.received == [b""]
+
+
+def test_given_a_guard_that_refuses_after_a_place_when_called_then_the_place_is_given_back(
+    start: Start,
+) -> None:
+    places = Places()
+    with pytest.raises(errors.NotStarted):
+        Http(start(keep_answering).url, limit=places, guard=refuse).request("GET", "/orders")
+    assert (places.asked, places.refunded) == (1, 1)
+
+
+def test_given_nobody_listens_when_called_then_no_place_was_taken() -> None:
+    places = Places()
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with pytest.raises(errors.Transient):
+        Http(f"http://127.0.0.1:{port}", limit=places).request("GET", "/orders")
+    assert (places.asked, places.refunded) == (0, 0)
+
+
+def test_given_a_call_that_left_and_failed_when_it_ends_then_its_place_is_used(start: Start) -> None:
+    places = Places()
+    with pytest.raises(errors.Transient):
+        Http(start(lambda peer: peer.read_request()).url, limit=places).request("POST", "/orders", body=b"{}")
+    assert (places.asked, places.refunded) == (1, 0)

@@ -56,7 +56,7 @@ def stored(ledger: Ledger, gate_id: int = 1) -> Plan:
 
 def shut(ledger: Ledger) -> bool:
     with ledger.read() as connection:
-        return connection.execute(select(gates.c.quota_until)).scalar_one() != EPOCH
+        return bool(connection.execute(select(gates.c.quota_until)).scalar_one() != EPOCH)
 
 
 def test_given_no_plan_when_shown_then_the_default_and_what_is_used(ledger: Ledger, run: Run) -> None:

@@ -83,6 +83,14 @@ class Stage:
     asked: list[int] = field(default_factory=list)
     """The gates for which a dispatch was asked."""
     rung: list[Rung] = field(default_factory=list)
+    asked_later: list[tuple[int, float]] = field(default_factory=list)
+    """Those for which one was asked some seconds later."""
+
+    def ask(self, gate_id: int, after_seconds: float = 0.0) -> None:
+        if after_seconds:
+            self.asked_later.append((gate_id, after_seconds))
+        else:
+            self.asked.append(gate_id)
 
     def deliver(self, document: Order | None = None, *, timed: bool = True) -> int:
         (kept,) = deliver(self.ledger, delivery(self.world, document or order(), timed=timed))
@@ -166,7 +174,7 @@ def stage(database: str, request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     here.leases = LeaseKeeper(fickle, clock=clock)
     monkeypatch.setattr(LeaseKeeper, "_run", lambda _self: None)
     made.append(Stage(fickle, make_tenant(ledger), here, MemoryErp(), MemoryShop(), clock))
-    monkeypatch.setattr(here.dispatcher, "request", made[0].asked.append)
+    monkeypatch.setattr(here.dispatcher, "request", made[0].ask)
     monkeypatch.setattr(sync_task, "process", lambda: here)
     monkeypatch.setattr(sync_task, "boottime", clock)
     monkeypatch.setattr(connectors, "erp", lambda _kind: made[0].erp)

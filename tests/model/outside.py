@@ -16,6 +16,7 @@ from integrator import errors
 from integrator.documents import Order
 from integrator.erps.base import Action, ErpAccess, Found, Idempotency, Receipt, Request
 from integrator.ledger.records import Rung
+from integrator.plans import Rate
 from integrator.shops.base import Identity, ShopAccess
 from tests.model.baton import Actor, Clock, acting
 from tests.support import MemoryErp, Record
@@ -239,6 +240,9 @@ class ModelShop:
     platform: ClassVar[str] = "memory"
     truth: dict[tuple[str, str], Order] = field(default_factory=dict)
     failing_fetches: int = 0
+
+    def rate(self, config: Any) -> Rate:
+        return Rate(1_000)
 
     def base_url(self, config: Any) -> str:
         return "http://memory.invalid"

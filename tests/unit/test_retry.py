@@ -5,7 +5,8 @@ import pytest
 from integrator import errors
 from integrator.errors import IntegratorError, Settling, Side, Transient
 from integrator.ledger.records import Claimed
-from integrator.retry import BUG_ATTEMPTS, LONGEST_SECONDS, THROTTLED_LIMIT, Outcome, Verb, backoff, decide
+from integrator.plans import DEFAULT
+from integrator.retry import BUG_ATTEMPTS, THROTTLED_LIMIT, Outcome, Verb, backoff, decide
 from tests.support import T0
 
 
@@ -140,7 +141,7 @@ def test_given_an_outage_of_the_shop_or_our_own_or_a_look_when_it_lasts_then_it_
 ) -> None:
     outcome = judge(error, attempts=attempts)
     assert outcome.verb in {Verb.RETRY, Verb.RELEASE}
-    assert outcome.delay_seconds <= LONGEST_SECONDS
+    assert outcome.delay_seconds <= DEFAULT.retry_longest_seconds
 
 
 @pytest.mark.parametrize(("failures", "ceiling"), [(0, 2), (1, 4), (5, 64), (11, 3600), (10_000, 3600)])
