@@ -136,6 +136,12 @@ BREAKER_CHANGES = Metric(
     "worker, scheduler",
     ("state",),
 )
+QUOTA_NEARLY_USED = Metric(
+    "integrator_quota_nearly_used",
+    Kind.GAUGE,
+    "Gates that have used 80 % of their day's requests or more.",
+    "scheduler",
+)
 QUEUE_MESSAGES = Metric(
     "integrator_queue_messages",
     Kind.GAUGE,
@@ -183,6 +189,7 @@ METRICS = (
     SYNCS,
     OLDEST_DUE,
     GATES_SHUT,
+    QUOTA_NEARLY_USED,
     BREAKER_CHANGES,
     QUEUE_MESSAGES,
     DEAD_LETTERS,

@@ -7,7 +7,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from integrator import monitor
 from integrator.config import settings
-from integrator.ledger import gauges
+from integrator.ledger import gauges, limits
 from integrator.ledger.engine import Ledger
 from integrator.logs import get_logger
 from integrator.metrics import (
@@ -16,6 +16,7 @@ from integrator.metrics import (
     LEDGER_DISK,
     OLDEST_DUE,
     QUEUE_MESSAGES,
+    QUOTA_NEARLY_USED,
     ROUND_AT,
     SYNCS,
     meters,
@@ -57,6 +58,7 @@ def read_ledger(ledger: Ledger) -> None:
     with ledger.read() as connection:
         meters().replace(SYNCS, gauges.open_syncs(connection))
         meters().replace(GATES_SHUT, gauges.shut_gates(connection))
+        meters().set(QUOTA_NEARLY_USED, limits.nearly_used(connection))
         oldest = {queue.name: gauges.oldest_due_seconds(connection, [queue.kind]) for queue in queues.QUEUES}
     meters().replace(OLDEST_DUE, oldest)
 

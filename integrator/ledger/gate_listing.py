@@ -20,8 +20,8 @@ CAP = 1_000
 class ListedGate:
     """One gate. `causes` has what shuts it now, by the column's name without `_until`, each until when.
 
-    `waiting` and `in_flight` are counted up to CAP. `day_used` is how many of the day's requests were given out and
-    may be; `plan` says what of the plan keeps it shut, if that does.
+    `waiting` and `in_flight` are counted up to CAP. `day_used` is how many of the day's requests were given out
+    and may be; `plan` says what of the plan keeps it shut, if that does.
     """
 
     gate_id: int
@@ -68,7 +68,8 @@ def gate_listing(
         page = page.where(gates.c.opens_at > now())
     ids = connection.execute(page).scalars().all()
     rows = connection.execute(_rows().where(gates.c.id.in_(ids)).order_by(gates.c.id)).all()
-    return [_listed(row, limits.use(connection, row.id)) for row in rows]
+    used = limits.uses(connection, ids)
+    return [_listed(row, used[row.id]) for row in rows]
 
 
 def _rows() -> Select[Any]:

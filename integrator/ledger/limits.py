@@ -4,17 +4,18 @@ A day's calls are counted here before they are made: in blocks that Redis gives 
 where there is no Redis. So nothing that Redis loses is ever granted twice; what was in it of a block is lost.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, String, cast, func, insert, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from integrator.clock import EPOCH, now
 from integrator.ledger.schema import gates, limits, plans
 from integrator.plans import (
+    DEFAULT,
     FIELDS,
     NEARLY_PERCENT,
     Day,
@@ -54,6 +55,10 @@ _COUNTED = {
 def key_of_gate(gate_id: int) -> str:
     """What a gate's limit is kept under."""
     return f"gate:{gate_id}"
+
+
+_OF_GATE = limits.c.key == literal("gate:") + cast(gates.c.id, String)
+"""The join of a gate with its limit."""
 
 
 def key_of_shop(shop_id: int) -> str:
@@ -138,16 +143,39 @@ class Use:
 
 
 def use(connection: Connection, gate_id: int) -> Use:
-    """Read it."""
-    plan = read_plan(connection, gate_id)
-    row = connection.execute(
-        select(now().label("now"), limits.c.day, limits.c.taken)
-        .select_from(gates)
-        .outerjoin(limits, limits.c.key == key_of_gate(gate_id))
-        .where(gates.c.id == gate_id)
-    ).one()
+    """One gate's."""
+    return uses(connection, [gate_id])[gate_id]
+
+
+def uses(connection: Connection, gate_ids: Collection[int]) -> dict[int, Use]:
+    """What is used of each of these gates' days."""
+    rows = connection.execute(
+        select(gates.c.id, gates.c.plan_version, *(plans.c[name] for name in FIELDS), now().label("now"))
+        .add_columns(limits.c.day, limits.c.taken)
+        .outerjoin(plans, plans.c.gate_id == gates.c.id)
+        .outerjoin(limits, _OF_GATE)
+        .where(gates.c.id.in_(gate_ids))
+    )
+    return {row.id: _use(row) for row in rows}
+
+
+def _use(row: Any) -> Use:
+    plan = plan_of(row._asdict(), row.plan_version)
     today = day(row.now, plan.time_zone)
     return Use(plan, row.taken if row.day is not None and row.day >= today.name else 0, today.ends_at)
+
+
+def nearly_used(connection: Connection) -> int:
+    """How many gates have used NEARLY_PERCENT of their day, or all of it."""
+    per_day = func.coalesce(plans.c.per_day, DEFAULT.per_day)
+    count = (
+        select(func.count())
+        .select_from(gates)
+        .join(limits, _OF_GATE)
+        .outerjoin(plans, plans.c.gate_id == gates.c.id)
+        .where(limits.c.day_ends_at > now(), limits.c.taken * 100 >= per_day * NEARLY_PERCENT)
+    )
+    return int(connection.execute(count).scalar_one())
 
 
 @dataclass(frozen=True)

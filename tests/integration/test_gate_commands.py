@@ -66,7 +66,8 @@ def test_g1_given_gates_when_listed_then_each_cause_in_its_own_column(
     acme, globex, initech, umbrella = (found[f"{world.tenant}/main"] for world in worlds)
     assert (acme["open"], acme["until (UTC)"], acme["waiting"], acme["in flight"]) == ("open", "-", "2", "1 of 8")
     assert [acme[name] for name in ("day used", "paused", "retry after", "quota", "credentials", "breaker")] == [
-        *["-"] * 5,
+        "0 of 300",
+        *["-"] * 4,
         "closed",
     ]
     assert globex["open"] == "shut"
@@ -90,7 +91,7 @@ def test_given_gates_when_listed_as_json_then_a_field_for_each_cause(run: RunCom
     assert [cause for cause in CAUSES if globex[cause]] == ["quota_until", "breaker_until"]
     assert globex["opens_at"] == globex["breaker_until"]
     assert (globex["breaker"], umbrella["breaker"], umbrella["probe"]) == ("open", "half_open", 17)
-    assert acme["day_used"] is None
+    assert acme["day_used"] == [0, 300]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from integrator.clock import EPOCH
 from integrator.config import settings
 from integrator.errors import QuotaUsedUp, RateLimited
 from integrator.ledger.engine import Ledger
-from integrator.ledger.limits import write_plan
+from integrator.ledger.limits import nearly_used, uses, write_plan
 from integrator.ledger.schema import gates, limits, plans
 from integrator.limits import Limiter
 from integrator.plans import PlanFile, Purpose, Rate
@@ -372,3 +372,17 @@ def test_given_a_day_when_it_turns_in_redis_then_no_credit_of_yesterday_is_used(
     ask(Limiter(sqlite_ledger, redis.url, offset_seconds=clock(datetime(2026, 3, 3, 12, tzinfo=UTC))), world)
     with sqlite_ledger.read() as connection:
         assert connection.execute(select(limits.c.day, limits.c.taken)).one() == ("2026-03-03", 3)
+
+
+def test_given_some_gates_when_their_days_are_used_then_those_over_80_percent_are_counted(ledger: Ledger) -> None:
+    worlds = [make_tenant(ledger, f"tenant-{number}") for number in range(4)]
+    for world, per_day in zip(worlds, (10, 10, 1_000), strict=False):
+        plan(ledger, world, per_second=1_000, burst=100, per_day=per_day)
+    for world, count in zip(worlds, (8, 7, 8), strict=False):
+        limiter = Limiter(ledger, None)
+        for _ in range(count):
+            ask(limiter, world)
+    with ledger.read() as connection:
+        assert nearly_used(connection) == 1
+        used = uses(connection, [world.gate_id for world in worlds])
+    assert [(one.used, one.plan.per_day) for one in used.values()] == [(8, 10), (7, 10), (8, 1_000), (0, 300)]

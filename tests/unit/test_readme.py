@@ -15,6 +15,7 @@ from flower.command import flower
 from integrator.config import Settings
 from tasks import commands
 from tasks.gate_commands import gates_group
+from tasks.plan_command import plan
 from tasks.queue_commands import queues_group
 from web import create_app
 
@@ -79,7 +80,7 @@ def root() -> click.Group:
     theirs = {"worker": worker, "status": status, "inspect": inspect, "control": control, "events": events}
     celery = click.Group("celery", commands={**theirs, "flower": flower})
     groups = (commands.syncs_group, queues_group, gates_group)
-    for command in (commands.scheduler, *groups, commands.pause, commands.resume):
+    for command in (commands.scheduler, *groups, plan, commands.pause, commands.resume):
         celery.add_command(command)
     flask = click.Group("flask", commands=dict(create_app(Settings()).cli.commands))
     return click.Group("all", commands={"flask": flask, "celery": celery})

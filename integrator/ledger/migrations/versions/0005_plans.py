@@ -5,8 +5,8 @@ from alembic import op
 
 from integrator.clock import Instant
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 
 Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 BOUNDS = {
