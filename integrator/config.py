@@ -84,8 +84,9 @@ class Settings(BaseSettings):
     sqs_queue_prefix: str = Field("integrator-", description="What stands before each queue's own name.")
     control_plane_url: SecretStr | None = Field(
         None,
-        description="Redis for remote control and events of workers, e.g. `redis://:PASSWORD@127.0.0.1:6379/0`; "
-        "`rediss://` with TLS. One database number for each installation. Empty: none, and workers run the same.",
+        description="Redis for remote control and events of workers, and for the limits, e.g. "
+        "`redis://:PASSWORD@127.0.0.1:6379/0`; `rediss://` with TLS. The same for all processes, and one database "
+        "number for each installation. Empty: none; the ledger keeps the limits by itself then.",
     )
     control_plane_events: int = Field(
         10_000,

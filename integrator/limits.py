@@ -2,7 +2,7 @@
 
 Redis decides while it answers: one script for rate and day, by Redis' clock (PROTOCOL T1). When it does not, the
 ledger gives each place by itself, which is slower and just as exact. The day's calls come from the ledger either
-way. docs/adr/0020-limits.md says why.
+way. docs/adr/0021-limits.md says why.
 """
 
 import time

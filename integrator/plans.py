@@ -20,8 +20,8 @@ POLL_PERCENT = 20
 NEARLY_PERCENT = 80
 """From this share of a day on, in percent, it counts as nearly used up."""
 
-BLOCK_SHARE = 100
-"""The ledger gives a day's calls out in blocks of a hundredth of what is left, and at least one."""
+BLOCK_SHARE, BLOCK_MOST = 100, 1_000
+"""The ledger gives a day's calls out in blocks: a hundredth of what is left, from one to a thousand."""
 
 
 class Purpose(StrEnum):
@@ -177,7 +177,7 @@ def _of_the_clock(at: datetime, time_zone: str) -> str:
 def block(used: int, most: int) -> int:
     """How many calls are given out at once: fewer the fewer are left, so that none stays over; 0 for none."""
     left = most - used
-    return -(-left // BLOCK_SHARE) if left > 0 else 0
+    return min(-(-left // BLOCK_SHARE), BLOCK_MOST) if left > 0 else 0
 
 
 def next_place(next_us: int, now_us: int, rate: Rate, longest_us: int) -> tuple[int, int]:

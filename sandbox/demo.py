@@ -20,7 +20,7 @@ from rich.console import Console
 from integrator.ledger.engine import Ledger
 from sandbox import demo_ledger, demo_view
 from sandbox.demo_report import Comparison, Report, StoredOrder, make_report
-from sandbox.demo_tenants import DemoTenant, stored_orders
+from sandbox.demo_tenants import MODEST, MODEST_ORDERS, OVERRUN, DemoTenant, stored_orders
 from sandbox.demo_view import Snapshot, View
 from sandbox.foreground import Nurse, Parser, number, quoted, run, whole, writable_file
 from sandbox.shop import SendOptions
@@ -43,7 +43,7 @@ class Demo:
 
     def __init__(self, given: argparse.Namespace, console: Console, ledger_url: str | None = None) -> None:
         self.given, self.console = given, console
-        erps = tuple(f"erp-{slug}" for slug in SLUGS)
+        erps = tuple(f"erp-{slug}" for slug in (*SLUGS, *([] if given.exit else [MODEST])))
         self.system = System(given.folder, ledger_url=ledger_url, workers=given.workers, erp=erps)
         self.system.add_control_plane(flower=not given.exit)
         self.nurse = Nurse(self.system, console)
@@ -52,6 +52,7 @@ class Demo:
             DemoTenant.make(slug, count, seed=given.seed + n)
             for n, (slug, count) in enumerate(zip(SLUGS, counts, strict=True))
         ]
+        self.modest = None if given.exit else DemoTenant.make(MODEST, MODEST_ORDERS, seed=given.seed + 2)
 
     def run(self) -> int:
         """Run to the end, or until Ctrl-C; the exit status. Raises SystemFailed."""
@@ -61,7 +62,7 @@ class Demo:
             stack.callback(self.system.stop, STOP_SECONDS)
             with self.console.status("Starting the parts …"):
                 self.system.start()
-            for tenant in self.tenants:
+            for tenant in filter(None, (*self.tenants, self.modest)):
                 stack.enter_context(tenant.shop)
                 stack.callback(tenant.stop)
             self._apply()
@@ -79,6 +80,9 @@ class Demo:
     def _apply(self) -> None:
         documents = [tenant.document(self.system.erp_urls[f"erp-{tenant.slug}"]) for tenant in self.tenants]
         secrets = {name: value for tenant in self.tenants for name, value in tenant.secrets().items()}
+        if self.modest:
+            documents.append(self.modest.document(self.system.erp_urls[f"erp-{MODEST}"], plan={}))
+            secrets |= self.modest.secrets()
         self.system.apply({"tenants": documents}, secrets)
 
     def _work(self, ledger: Ledger) -> int:
@@ -166,7 +170,7 @@ class Demo:
         refunds = sum(len(life.facts.credits or ()) for tenant in self.tenants for life in tenant.lives)
         self._say(
             f"[bold]{len(self.system.processes)} processes[/] are up after {seconds:.1f} s: receiver, scheduler, "
-            f"{self.given.workers} workers,\n  an SQS endpoint, {self._control_parts()}two management systems.\n"
+            f"{self.given.workers} workers,\n  an SQS endpoint, {self._control_parts()}{len(self.system.erp_urls)} management systems.\n"
         )
         self._say(
             f"The shops of [bold]acme[/] and [bold]globex[/] tell of {self.given.orders} orders in {events} "
@@ -234,10 +238,15 @@ class Demo:
             ".venv/bin/celery -A tasks syncs list --state done --limit 3",
             ".venv/bin/celery -A tasks syncs audit",
             ".venv/bin/celery -A tasks pause acme",
+            ".venv/bin/celery -A tasks gates list",
+            f".venv/bin/celery -A tasks plan {MODEST} --per-day 5000",
             *([".venv/bin/celery -A tasks inspect stats"] if self.system.control else []),
             f"kill -9 $(cat {worker})",
         ):
             self._say(f"  [cyan]{command}[/]")
+        if self.modest:
+            self.modest.overrun(self.system.receiver_url, self.given.rate)
+            self._say(f"\n  {OVERRUN}")
         self._say("\n  [dim]Ctrl-C stops everything.[/]")
         while True:
             self.nurse.look(time.monotonic())

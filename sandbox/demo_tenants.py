@@ -4,10 +4,11 @@ import json
 import secrets
 import urllib.request
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from integrator.plans import DEFAULT
 from sandbox import large
 from sandbox.demo_report import Outcome, StoredOrder
 from sandbox.shop import SendOptions, ShopSimulation
@@ -20,6 +21,15 @@ SHOP = "shop"
 
 WINDOW = 16
 """How many syncs of one tenant may be in flight."""
+
+MODEST, MODEST_ORDERS = "initech", 320
+"""A tenant with the default plan, which is seen waiting for its quota, and how many orders it tells of."""
+
+OVERRUN = (
+    f"A third shop, [bold]{MODEST}[/], sends {MODEST_ORDERS} orders from now on. Its plan is the default: when it has "
+    f"used\n  its {DEFAULT.per_day} requests of the day, its gate shuts until the day turns. `gates list` shows it, "
+    "`plan` opens it."
+)
 
 PAGE = 1_000
 """Orders that are read from a management system at once."""
@@ -48,14 +58,14 @@ class DemoTenant:
         shop = kind(orders, seed=seed, secret=secrets.token_hex(16), domain=domain.format(slug=slug))
         return cls(slug, shop, shop.lives)
 
-    def document(self, erp_url: str) -> dict[str, Any]:
+    def document(self, erp_url: str, plan: Mapping[str, Any] = large.PLAN) -> dict[str, Any]:
         """The tenant as `tenants apply` reads it; its secrets are named, and are in `secrets`."""
         name = self.slug.upper()
         erp = {
             "slug": "erp",
             "kind": "rest",
             "window": WINDOW,
-            "plan": large.PLAN,
+            "plan": plan,
             "config": {"url": erp_url},
             "secrets": {"token": {"env": f"{name}_ERP_TOKEN"}},
         }
@@ -100,6 +110,12 @@ class DemoTenant:
             self.shop.sender(receiver_url, most, options),
             self.shop.sender(receiver_url, rest, quickly),
         ]
+
+    def overrun(self, receiver_url: str, per_second: float) -> None:
+        """Begin to send all orders, at this pace."""
+        address = f"{receiver_url}/webhooks/{self.shop.platform}/{self.key}"
+        self.prepare(address, SendOptions(concurrency=4, orders_per_second=per_second))
+        self.senders[0].start()
 
     def stop(self) -> None:
         """Send nothing more."""

@@ -74,7 +74,7 @@ def test_g1_given_gates_when_listed_then_each_cause_in_its_own_column(
     assert globex["breaker"] == f"open until {globex['until (UTC)']}"
     assert (globex["paused"], globex["credentials"]) == ("-", "-")
     assert globex["quota"] not in {"-", globex["until (UTC)"]}
-    assert globex["why"] == "the day's quota is used up; the system is failing"
+    assert globex["why"] == "the plan's 10 requests per second are used up; the system is failing"
     assert (initech["until (UTC)"], initech["paused"], initech["why"]) == (
         "resumed",
         "resumed",

@@ -300,7 +300,7 @@ def test_given_a_lower_plan_when_redis_still_holds_of_the_old_one_then_it_is_not
     ask(limiter, world)
     plan(sqlite_ledger, world, per_second=1_000, per_day=300)
     threading.Event().wait(1.1)
-    with pytest.raises(QuotaUsedUp, match="10000 of 300"):
+    with pytest.raises(QuotaUsedUp, match="1000 of 300"):
         ask(limiter, world)
 
 
