@@ -170,7 +170,8 @@ class Demo:
         refunds = sum(len(life.facts.credits or ()) for tenant in self.tenants for life in tenant.lives)
         self._say(
             f"[bold]{len(self.system.processes)} processes[/] are up after {seconds:.1f} s: receiver, scheduler, "
-            f"{self.given.workers} workers,\n  an SQS endpoint, {self._control_parts()}{len(self.system.erp_urls)} management systems.\n"
+            f"{self.given.workers} workers,\n  an SQS endpoint, {self._control_parts()}"
+            f"{len(self.system.erp_urls)} management systems.\n"
         )
         self._say(
             f"The shops of [bold]acme[/] and [bold]globex[/] tell of {self.given.orders} orders in {events} "

@@ -26,9 +26,9 @@ MODEST, MODEST_ORDERS = "initech", 320
 """A tenant with the default plan, which is seen waiting for its quota, and how many orders it tells of."""
 
 OVERRUN = (
-    f"A third shop, [bold]{MODEST}[/], sends {MODEST_ORDERS} orders from now on. Its plan is the default: when it has "
-    f"used\n  its {DEFAULT.per_day} requests of the day, its gate shuts until the day turns. `gates list` shows it, "
-    "`plan` opens it."
+    f"A third shop, [bold]{MODEST}[/], sends {MODEST_ORDERS} orders from now on. Its plan is the default: when it "
+    f"has\n  used its {DEFAULT.per_day} requests of the day, its gate shuts until the day turns. `gates list` "
+    "shows it, `plan` opens it."
 )
 
 PAGE = 1_000

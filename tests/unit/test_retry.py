@@ -1,11 +1,14 @@
 """What the ledger does with each failure (PROTOCOL F1, F2)."""
 
+from typing import Any
+
 import pytest
 
 from integrator import errors
+from integrator.breaker import Heard, heard
 from integrator.errors import IntegratorError, Settling, Side, Transient
 from integrator.ledger.records import Claimed
-from integrator.plans import DEFAULT
+from integrator.plans import DEFAULT, Plan
 from integrator.retry import BUG_ATTEMPTS, THROTTLED_LIMIT, Outcome, Verb, backoff, decide
 from tests.support import T0
 
@@ -149,3 +152,24 @@ def test_f1_given_failures_when_backing_off_then_full_jitter_up_to_the_doubled_c
     failures: int, ceiling: float
 ) -> None:
     assert [backoff(failures, iter([share]).__next__) for share in (0.0, 0.5, 1.0)] == [0, ceiling / 2, ceiling]
+
+
+def test_given_a_plan_with_its_own_waits_when_backing_off_then_they_are_kept() -> None:
+    plan = Plan(retry_first_seconds=10, retry_longest_seconds=60)
+    assert [backoff(failures, lambda: 1.0, plan) for failures in range(4)] == [10, 20, 40, 60]
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (errors.RateLimited("x", wait_seconds=0.3, plan_version=4), {"over_plan": 0.3, "plan_version": 4}),
+        (errors.RateLimited("x", wait_seconds=0.3), {"delay_seconds": 0.3}),
+        (errors.QuotaUsedUp("x", resumes_at=T0, plan_version=4), {"over_plan": T0, "plan_version": 4}),
+        (errors.QuotaUsedUp("x", resumes_at=T0, for_all=False), {"not_before": T0}),
+    ],
+)
+def test_given_what_the_plan_does_not_allow_when_judged_then_it_waits_and_burns_nothing(
+    error: IntegratorError, outcome: dict[str, Any]
+) -> None:
+    assert judge(error) == Outcome(Verb.RELEASE, **outcome)
+    assert heard(error) is Heard.NOTHING
