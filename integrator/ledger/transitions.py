@@ -260,7 +260,8 @@ def claim(connection: Connection, tenant: str, sync_id: int, *, worker: str) -> 
         .returning(*(syncs.c[name] for name in _CLAIMED), syncs.c.accepted_at, syncs.c.claimed_at)
     ).one_or_none()
     if row is None:
-        connection.execute(_back_to_pending().where(queued, ~(_gate_is_open() & _place_is_free())))
+        # Whatever the gate is by now: it may have opened since, and the message of what stayed queued is gone.
+        connection.execute(_back_to_pending().where(queued))
         return None
     attempt = {"sync_id": sync_id, "claim": row.claim, "wanted": row.wanted, "worker": worker}
     connection.execute(insert(attempts).values(**attempt, started_at=now()))

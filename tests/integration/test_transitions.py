@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import event, select, update
 
 from integrator import gate
 from integrator.clock import after
@@ -262,6 +262,25 @@ def test_c1_given_a_sync_that_is_not_queued_when_claimed_then_nothing_happens(
         sync_id = won.sync_id
     assert claim(ledger, sync_id) is None
     assert sync_row(ledger, sync_id).state == state
+
+
+def test_c1_given_a_gate_that_opens_within_the_claim_when_claimed_then_pending_and_not_queued_without_a_message(
+    ledger: Ledger, world: World
+) -> None:
+    sync_id = keep(ledger, world)
+    ring(ledger, sync_id)
+    with ledger.write() as connection:
+        gate.pause(connection, [world.gate_id])
+
+        first = iter([True])
+
+        def open_after_the_first(*_arguments: Any) -> None:
+            if next(first, False):
+                gate.resume(connection, [world.gate_id])
+
+        event.listen(connection, "after_cursor_execute", open_after_the_first)
+        assert transitions.claim(connection, "acme", sync_id, worker="w") is None
+    assert sync_row(ledger, sync_id).state == State.PENDING
 
 
 def test_c1_given_a_shut_gate_when_claimed_then_pending_and_no_attempt(ledger: Ledger, world: World) -> None:
