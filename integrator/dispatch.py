@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from heapq import heappop, heappush
 from typing import Any, Protocol
 
 from sqlalchemy import ColumnElement, Connection, Integer, Select, and_, bindparam, case, func, select
@@ -225,17 +226,21 @@ class Dispatcher:
         self._pauses = QueuePauses()
         self._one_at_a_time = threading.Lock()
         self._asked = threading.Condition()
-        self._requests: dict[int, float] = {}
+        self._requests: set[int] = set()
+        self._later: list[tuple[float, int]] = []
         self._thread: threading.Thread | None = None
 
     def request(self, gate_id: int, after_seconds: float = 0.0) -> None:
         """Ask for a dispatch of this gate in the background, after a commit (D3, C5). Returns at once.
 
-        One `after_seconds` is for a gate that opens then: the scheduler's loop, too, finds it within a second.
+        One `after_seconds` is for a gate that opens then, whatever is asked before: the scheduler's loop, too,
+        finds it within a second.
         """
         with self._asked:
-            at = boottime() + after_seconds
-            self._requests[gate_id] = min(self._requests.get(gate_id, at), at)
+            if after_seconds:
+                heappush(self._later, (boottime() + after_seconds, gate_id))
+            else:
+                self._requests.add(gate_id)
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
                 self._thread.start()
@@ -255,11 +260,12 @@ class Dispatcher:
         """Wait for requests whose time has come, and take them."""
         with self._asked:
             while True:
-                now = boottime()
-                if due := {gate_id for gate_id, at in self._requests.items() if at <= now}:
-                    self._requests = {one: at for one, at in self._requests.items() if one not in due}
+                while self._later and self._later[0][0] <= boottime():
+                    self._requests.add(heappop(self._later)[1])
+                if self._requests:
+                    due, self._requests = self._requests, set()
                     return due
-                self._asked.wait(min(self._requests.values(), default=now + 3_600) - now)
+                self._asked.wait(self._later[0][0] - boottime() if self._later else None)
 
     def dispatch(self, gate_ids: Collection[int] | None = None, *, skip_locked: bool = False) -> int:
         """Ring for as many due syncs of these gates as their windows have room for; all due gates by default.

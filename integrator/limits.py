@@ -22,8 +22,8 @@ from integrator.plans import DEFAULT, NEARLY_PERCENT, Ask, Grant, Purpose, Rate,
 
 log = get_logger(__name__)
 
-LEAD_SECONDS = 0.1
-"""How long before its place comes within reach a sync is rung again: about what its way to a worker takes."""
+LEAST_SECONDS = 0.02
+"""The shortest wait that is told: a sync's way to a worker takes longer than that anyway."""
 
 
 class Limiter:
@@ -165,9 +165,10 @@ def patient(ask: Ask, seconds: float) -> Ask:
 
 
 def _rate_limited(asked: Asked, wait_us: int) -> RateLimited:
-    wait = max(wait_us / 1_000_000 - LEAD_SECONDS, LEAD_SECONDS)
+    # From when on a place is within reach: who comes then waits LONGEST_US at most, and no place passes unused.
+    wait = max((wait_us - LONGEST_US) / 1_000_000, LEAST_SECONDS)
     return RateLimited(
-        f"At {asked.rate.per_second:g} calls per second there is no place for {wait:.1f} s.",
+        f"At {asked.rate.per_second:g} calls per second there is no place for {wait:.2f} s.",
         wait_seconds=wait,
         plan_version=asked.seen.plan.version if asked.seen.plan else None,
     )

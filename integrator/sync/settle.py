@@ -122,13 +122,13 @@ def _settle_by_repeat(run: Run, erp: ErpSide, step: Step) -> None:
 def _look_at_once(run: Run, erp: ErpSide, step_id: int, cause: Transient) -> None:
     """The first look, right after the failure that this run observed: it may find, and never gives up.
 
-    Where that failure has opened the breaker, the next run looks.
+    Where that failure has opened the breaker, or the plan allows no look now, the next run looks.
     """
     step = _step(run, erp, step_id)
     try:
         run.ask_gate()
         found = _found(run, erp, step)
-    except (Transient, errors.GateShut):
+    except (Transient, errors.GateShut, errors.RateLimited, errors.QuotaUsedUp):
         raise cause from None
     if not found:
         settling = _settling(step)

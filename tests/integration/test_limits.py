@@ -147,9 +147,9 @@ def test_given_a_redis_that_fails_when_calls_go_on_then_none_is_granted_too_earl
     sqlite_ledger: Ledger, redis: RedisServer, fault: str
 ) -> None:
     world = make_tenant(sqlite_ledger)
-    plan(sqlite_ledger, world, per_second=50, burst=5, per_day=100_000)
+    plan(sqlite_ledger, world, per_second=50, burst=20, per_day=100_000)
     limiters = [Limiter(sqlite_ledger, redis.url), Limiter(sqlite_ledger, redis.url)]
-    stamps = many(limiters, world, 20)
+    stamps = many(limiters, world, 25)
     match fault:
         case "killed":
             redis.kill()
@@ -162,11 +162,11 @@ def test_given_a_redis_that_fails_when_calls_go_on_then_none_is_granted_too_earl
             redis.kill()
             redis.start()
     try:
-        stamps += many(limiters, world, 20)
+        stamps += many(limiters, world, 25)
     finally:
         with suppress(OSError, AssertionError):
             redis.go_on()
-    assert violations(stamps, Rate(50, 5)) == 0
+    assert violations(stamps, Rate(50, 20)) == 0
     assert without_redis(sqlite_ledger) or fault in {"emptied", "restarted"}
 
 

@@ -81,7 +81,7 @@ class _Bell(Dispatcher):
     """The production dispatcher, but that its thread is an actor: a request is only noted."""
 
     def request(self, gate_id: int, after_seconds: float = 0.0) -> None:
-        self._requests[gate_id] = after_seconds
+        self._requests.add(gate_id)
 
     @property
     def asked(self) -> bool:
@@ -90,7 +90,7 @@ class _Bell(Dispatcher):
 
     def serve(self) -> None:
         """One round of its thread."""
-        gate_ids, self._requests = set(self._requests), {}
+        gate_ids, self._requests = self._requests, set()
         with suppress(SQLAlchemyError):  # as in production: the scheduler asks again
             self.dispatch(gate_ids)
 
