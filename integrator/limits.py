@@ -8,7 +8,10 @@ way. docs/adr/0021-limits.md says why.
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from enum import IntEnum
 from functools import partial
+from typing import TYPE_CHECKING
 
 from integrator.clock import boottime
 from integrator.config import Settings
@@ -16,14 +19,36 @@ from integrator.errors import QuotaUsedUp, RateLimited
 from integrator.ledger import limits as ledger_limits
 from integrator.ledger.engine import UNREACHABLE, Ledger
 from integrator.ledger.limits import LONGEST_US, VIEW_SECONDS, Drawn, NoPlace, Spent, View
-from integrator.limits_redis import Asked, Said, SharedBuckets
 from integrator.logs import get_logger
 from integrator.plans import DEFAULT, NEARLY_PERCENT, Ask, Grant, Purpose, Rate, used_up
+
+if TYPE_CHECKING:
+    from integrator.limits_redis import SharedBuckets
 
 log = get_logger(__name__)
 
 LEAST_SECONDS = 0.02
 """The shortest wait that is told: a sync's way to a worker takes longer than that anyway."""
+
+
+@dataclass
+class Asked:
+    """One call that asks for its place."""
+
+    key: str
+    rate: Rate
+    seen: View
+    purpose: Purpose
+    looked_again: bool = False
+
+
+class Said(IntEnum):
+    """What the script answers first."""
+
+    GRANTED = 1
+    NO_PLACE = 2
+    DRAW = 3
+    DAY_IS_OVER = 4
 
 
 class Limiter:
@@ -38,7 +63,7 @@ class Limiter:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._ledger = ledger
-        self._redis = SharedBuckets(redis_url, offset_seconds) if redis_url else None
+        self._redis = _buckets(redis_url, offset_seconds) if redis_url else None
         self._sleep = sleep
         self._views: dict[str, tuple[float, View]] = {}
 
@@ -146,6 +171,12 @@ class Limiter:
         if day is not None:
             with suppress(*UNREACHABLE), self._ledger.write() as connection:
                 ledger_limits.give_back(connection, asked.key, day, asked.purpose, count)
+
+
+def _buckets(redis_url: str, offset_seconds: float) -> "SharedBuckets":
+    from integrator.limits_redis import SharedBuckets  # noqa: PLC0415 - it loads redis-py
+
+    return SharedBuckets(redis_url, offset_seconds)
 
 
 def patient(ask: Ask, seconds: float) -> Ask:

@@ -1,8 +1,6 @@
 """The limiter's buckets in Redis: one script, asked with a short deadline, and left alone while Redis fails."""
 
 import threading
-from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 
 from redis import Redis
@@ -11,9 +9,9 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from integrator.clock import boottime
-from integrator.ledger.limits import HANDOVER_US, LONGEST_US, Drawn, View, us
+from integrator.ledger.limits import HANDOVER_US, LONGEST_US, Drawn, us
+from integrator.limits import Asked
 from integrator.logs import get_logger
-from integrator.plans import Purpose, Rate
 
 log = get_logger(__name__)
 
@@ -26,26 +24,6 @@ PAUSE_SECONDS = (1.0, 10.0)
 _REFUND = """
 if redis.call('HGET', KEYS[1], 'ends') == ARGV[1] then redis.call('HINCRBY', KEYS[1], 'credit:' .. ARGV[2], 1) end
 """
-
-
-@dataclass
-class Asked:
-    """One call that asks for its place."""
-
-    key: str
-    rate: Rate
-    seen: View
-    purpose: Purpose
-    looked_again: bool = False
-
-
-class Said(IntEnum):
-    """What the script answers first."""
-
-    GRANTED = 1
-    NO_PLACE = 2
-    DRAW = 3
-    DAY_IS_OVER = 4
 
 
 class SharedBuckets:
