@@ -18,7 +18,7 @@ from integrator.config import Settings
 from integrator.errors import QuotaUsedUp, RateLimited
 from integrator.ledger import limits as ledger_limits
 from integrator.ledger.engine import UNREACHABLE, Ledger
-from integrator.ledger.limits import LONGEST_US, VIEW_SECONDS, Drawn, NoPlace, Spent, View
+from integrator.ledger.limits import HANDOVER_US, LONGEST_US, VIEW_SECONDS, Drawn, NoPlace, Spent, View
 from integrator.logs import get_logger
 from integrator.plans import DEFAULT, NEARLY_PERCENT, Ask, Grant, Purpose, Rate, used_up
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from integrator.limits_redis import SharedBuckets
 
 log = get_logger(__name__)
+
+STALE_SECONDS = (HANDOVER_US - LONGEST_US) / 1_000_000
+"""How old what was read of a limit may be when Redis has answered: a place given later may meet the ledger's."""
 
 LEAST_SECONDS = 0.02
 """The shortest wait that is told: a sync's way to a worker takes longer than that anyway."""
@@ -39,6 +42,7 @@ class Asked:
     rate: Rate
     seen: View
     purpose: Purpose
+    read_at: float
     looked_again: bool = False
 
 
@@ -89,8 +93,8 @@ class Limiter:
 
     def _grant(self, key: str, gate_id: int | None, rate: Rate | None, purpose: Purpose) -> Grant:
         try:
-            seen = self._view(key, gate_id)
-            asked = Asked(key, seen.plan.rate if seen.plan else rate or DEFAULT.rate, seen, purpose)
+            read_at, seen = self._view(key, gate_id)
+            asked = Asked(key, seen.plan.rate if seen.plan else rate or DEFAULT.rate, seen, purpose, read_at)
             wait_us, grant = self._in_redis(asked) or self._in_ledger(asked)
         except UNREACHABLE as error:
             name = type(error).__name__
@@ -101,14 +105,15 @@ class Limiter:
             self._sleep(wait_us / 1_000_000)
         return grant
 
-    def _view(self, key: str, gate_id: int | None) -> View:
-        read_at, seen = self._views.get(key, (0.0, None))
-        asked_at = boottime()
-        if seen is None or asked_at - read_at > VIEW_SECONDS:
-            with self._ledger.read() as connection:
-                seen = ledger_limits.view(connection, gate_id, key)
-            self._views[key] = (asked_at, seen)
-        return seen
+    def _view(self, key: str, gate_id: int | None) -> tuple[float, View]:
+        """The limit as it was read, and when that was begun by this process's clock."""
+        known, asked_at = self._views.get(key), boottime()
+        if known is not None and asked_at - known[0] <= VIEW_SECONDS:
+            return known
+        with self._ledger.read() as connection:
+            found = asked_at, ledger_limits.view(connection, gate_id, key)
+        self._views[key] = found
+        return found
 
     # With Redis
 
@@ -124,7 +129,11 @@ class Limiter:
                 return None
             match answer:
                 case [Said.GRANTED, wait_us, stamp_us, ends_us]:
-                    return wait_us, Grant(stamp_us, asked.key, partial(shared.give_back, asked, ends_us))
+                    grant = Grant(stamp_us, asked.key, partial(shared.give_back, asked, ends_us))
+                    if boottime() - asked.read_at > STALE_SECONDS:  # the ledger may give places by now
+                        grant.refund()
+                        raise _rate_limited(asked, LONGEST_US)
+                    return wait_us, grant
                 case [Said.NO_PLACE, wait_us]:
                     raise _rate_limited(asked, wait_us)
                 case [Said.DAY_IS_OVER] if drawn:  # by Redis' clock, and not by the ledger's
@@ -152,7 +161,8 @@ class Limiter:
     # Without
 
     def _in_ledger(self, asked: Asked) -> tuple[int, Grant]:
-        lost = None if self._redis is None else self._redis.lost
+        # Whoever comes here though Redis is in use says so, even if it has been reached again by now.
+        lost = None if self._redis is None else self._redis.lost or not asked.seen.without_redis
         with self._ledger.write() as connection:
             answer = ledger_limits.place(
                 connection, asked.key, asked.rate, asked.seen.plan, asked.purpose, lost_redis=lost

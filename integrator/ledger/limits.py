@@ -223,12 +223,15 @@ def place(
 ) -> Place | NoPlace | Spent:
     """Grant one call without Redis, in a transaction of its own.
 
-    `lost_redis` says whether this process finds Redis unreachable, and so keeps all others from it for a while;
+    `lost_redis` says whether this process finds Redis unreachable, and so keeps all others from it for a while, or
+    follows one that does;
     None where there is none, so that there is nobody to take over from.
     """
     row = _lock(connection, key)
     now_us, next_us = us(row.now), row.next_us
     until = row.without_redis_until
+    if lost_redis is False and until <= row.now:
+        return NoPlace(LONGEST_US)  # Redis gives them again
     if lost_redis:
         if until <= row.now:
             next_us = max(next_us, cold(now_us, rate, HANDOVER_US))
