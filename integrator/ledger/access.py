@@ -137,34 +137,36 @@ class Assignment:
     erp_secrets: Mapping[str, Any] = field(repr=False)
 
 
+_ASSIGNED = (
+    syncs.c.id.label("sync_id"),
+    syncs.c.kind,
+    syncs.c.external_id,
+    syncs.c.correlation_id,
+    syncs.c.seen_updated_at,
+    syncs.c.seen_digest,
+    tenants.c.slug.label("tenant"),
+    tenants.c.tolerance,
+    shops.c.id.label("shop_id"),
+    shops.c.slug.label("shop"),
+    shops.c.platform,
+    shops.c.config.label("shop_config"),
+    shops.c.secrets.label("shop_secrets"),
+    gates.c.id.label("gate_id"),
+    gates.c.credentials_version,
+    (gates.c.credentials_until != EPOCH).label("on_trial"),
+    case((_forgetful, gates.c.restored_at)).label("restored_at"),
+    erps.c.slug.label("erp"),
+    erps.c.kind.label("erp_kind"),
+    erps.c.config.label("erp_config"),
+    erps.c.secrets.label("erp_secrets"),
+)
+"""The columns of an Assignment, by its fields' names; its plan has columns of its own."""
+
+
 def assignment(connection: Connection, sync_id: int, ring: KeyRing) -> Assignment:
     """Read it, after the claim."""
     row = connection.execute(
-        select(
-            syncs.c.id,
-            syncs.c.kind,
-            syncs.c.external_id,
-            syncs.c.correlation_id,
-            syncs.c.seen_updated_at,
-            syncs.c.seen_digest,
-            tenants.c.slug.label("tenant"),
-            tenants.c.tolerance,
-            shops.c.id.label("shop_id"),
-            shops.c.slug.label("shop"),
-            shops.c.platform,
-            shops.c.config.label("shop_config"),
-            shops.c.secrets.label("shop_secrets"),
-            gates.c.id.label("gate_id"),
-            gates.c.credentials_version,
-            gates.c.plan_version,
-            *(plans.c[name] for name in FIELDS),
-            (gates.c.credentials_until != EPOCH).label("on_trial"),
-            case((_forgetful, gates.c.restored_at)).label("restored_at"),
-            erps.c.slug.label("erp"),
-            erps.c.kind.label("erp_kind"),
-            erps.c.config.label("erp_config"),
-            erps.c.secrets.label("erp_secrets"),
-        )
+        select(*_ASSIGNED, gates.c.plan_version, *(plans.c[name] for name in FIELDS))
         .join(shops, syncs.c.shop_id == shops.c.id)
         .join(tenants, shops.c.tenant_id == tenants.c.id)
         .join(gates, syncs.c.gate_id == gates.c.id)
@@ -172,27 +174,11 @@ def assignment(connection: Connection, sync_id: int, ring: KeyRing) -> Assignmen
         .outerjoin(plans, plans.c.gate_id == gates.c.id)
         .where(syncs.c.id == sync_id)
     ).one()
-    return Assignment(
-        sync_id=row.id,
-        kind=row.kind,
-        external_id=row.external_id,
-        correlation_id=row.correlation_id,
-        seen_updated_at=row.seen_updated_at,
-        seen_digest=row.seen_digest,
-        tenant=row.tenant,
-        tolerance=Decimal(row.tolerance),
-        shop_id=row.shop_id,
-        shop=row.shop,
-        platform=row.platform,
-        shop_config=row.shop_config,
-        shop_secrets=ring.open(row.shop_secrets),
-        gate_id=row.gate_id,
-        plan=plan_of(row._asdict(), row.plan_version),
-        credentials_version=row.credentials_version,
-        on_trial=bool(row.on_trial),
-        restored_at=row.restored_at,
-        erp=row.erp,
-        erp_kind=row.erp_kind,
-        erp_config=row.erp_config,
-        erp_secrets=ring.open(row.erp_secrets),
-    )
+    found = {column.name: row._mapping[column.name] for column in _ASSIGNED} | {
+        "plan": plan_of(row._asdict(), row.plan_version),
+        "tolerance": Decimal(row.tolerance),
+        "on_trial": bool(row.on_trial),
+        "shop_secrets": ring.open(row.shop_secrets),
+        "erp_secrets": ring.open(row.erp_secrets),
+    }
+    return Assignment(**found)
