@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 
 from benchmarks.load import HOST, Target
+from sandbox import large
 from sandbox.system_process import Process
 
 SECRET = "a-made-up-secret"
@@ -21,7 +22,7 @@ def tenants(count: int, erp_url: str = f"http://{HOST}:9") -> tuple[dict[str, An
         key, domain = f"a-key-of-shop-number-{number:08}", f"shop-{number}.myshopify.com"
         secrets[f"KEY_{number}"] = key
         targets.append(Target(f"/webhooks/shopify/{key}", SECRET.encode(), domain))
-        erp = {"slug": "erp", "kind": "rest", "config": {"url": erp_url}}
+        erp = {"slug": "erp", "kind": "rest", "plan": large.PLAN, "config": {"url": erp_url}}
         erp |= {"secrets": {"token": {"env": "SECRET"}}}
         shop: dict[str, Any] = {
             "slug": "web",

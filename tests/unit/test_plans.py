@@ -1,14 +1,18 @@
 """Plans: what a rate and a day mean, and what people may write."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from benchmarks.parts import tenants
 from integrator.plans import Plan, PlanFile, Purpose, Rate, block, cold, day, next_place, used_up
 
+ROOT = Path(__file__).parents[2]
 RATES = st.builds(Rate, st.sampled_from([0.5, 1.0, 3.0, 10.0, 333.0, 10_000.0]), st.integers(1, 50))
 
 
@@ -114,3 +118,13 @@ def test_given_a_day_when_drawn_block_by_block_then_all_of_it_and_single_ones_at
 def test_given_a_plan_that_makes_no_sense_when_read_then_it_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         PlanFile.model_validate(wrong)
+
+
+def test_given_the_tenants_of_benchmarks_and_of_the_sandbox_when_read_then_no_plan_stops_what_they_sell() -> None:
+    compose = yaml.safe_load((ROOT / "infra" / "compose" / "sandbox-tenants.yaml").read_text())
+    for document in (compose, tenants(2)[0]):
+        for tenant in document["tenants"]:
+            for erp in tenant["erps"]:
+                said = PlanFile.model_validate(erp["plan"])
+                assert (said.per_day or 0) >= 100_000, tenant["slug"]
+                assert (said.per_second or 0) >= 100, tenant["slug"]
