@@ -58,6 +58,8 @@ among them (`tasks.pool`), so that no tenant's messages stand before another's.
 worker_hijack_root_logger = False
 worker_redirect_stdouts = False
 worker_max_tasks_per_child = None
+worker_cancel_long_running_tasks_on_connection_loss = True
+"""It ends tasks that are acknowledged late, and none is; unset, Celery warns of it at each lost connection."""
 worker_enable_remote_control = False
 """Celery's own remote control would need a broker that SQS is not; `tasks.control_plane` has a way of its own."""
 

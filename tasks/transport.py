@@ -5,22 +5,34 @@ throttled receive raises a bare Exception: both end the worker. Here each is a l
 anew. When it does, it resets the event loop, which forgets itself, so that the new connection would never receive:
 it is kept here. What runs meanwhile goes on: the ledger's lease decides, not the connection.
 
+Celery connects anew at once, and to SQS that always works, since nothing is asked: so a worker whose endpoint is
+away would spin, and fill its log. Here it takes its time.
+
 A worker that stops leaves its receive open while its runs end, and reads it no more: what it still brings would be
 hidden from everybody for the visibility timeout. Here it is ended with the consumer.
 """
 
 import threading
+import time
+from collections import deque
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from kombu.asynchronous import Hub, get_event_loop, set_event_loop
 from kombu.transport import SQS
 
+from integrator.clock import boottime
 from tasks.counted import count
 from tasks.health import pulse
 from tasks.queues import new_client
+
+CONNECT_SECONDS = 2.0
+"""How often a worker connects anew that has just done so, and how late it notices that SQS is back."""
+
+AT_ONCE = 3
+"""So many connections are made without a pause: a worker's first ones, and a loss that was none."""
 
 
 class EndpointFailed(ConnectionError):
@@ -78,7 +90,8 @@ class Channel(SQS.Channel):
         cancelled = super().basic_cancel(consumer_tag)  # type: ignore[no-untyped-call]
         if self.hub and not self._consumers:
             _hang_up(self.hub)
-            self._predefined_queue_async_clients.clear()  # they hold what was closed
+            if self.connection is not None:  # else it is closed, and its clients are gone with it
+                self._predefined_queue_async_clients.clear()  # they hold what was closed
         return cancelled
 
     def _on_messages_ready(self, queue: str, qname: str, messages: Any) -> int:
@@ -102,8 +115,18 @@ class Transport(SQS.Transport):
     Channel = Channel
     connection_errors: Any = (*SQS.Transport.connection_errors, ClientError)
 
+    _made: ClassVar[deque[float]] = deque(maxlen=AT_ONCE)
+
     def establish_connection(self) -> Any:
         """Connect. A worker's loop that does so anew, since SQS is away, is as alive as one that asks it."""
         if threading.current_thread() is threading.main_thread():  # where the loop is; others only publish
             pulse().beat()
+            if Channel._loop is not None:
+                self._take_time()
         return super().establish_connection()  # type: ignore[no-untyped-call]
+
+    def _take_time(self) -> None:
+        if len(self._made) == AT_ONCE:
+            too_early = self._made[0] + AT_ONCE * CONNECT_SECONDS - boottime()
+            time.sleep(min(max(too_early, 0), CONNECT_SECONDS))
+        self._made.append(boottime())

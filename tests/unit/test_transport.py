@@ -2,6 +2,7 @@
 
 import inspect
 import threading
+from collections import deque
 from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any
@@ -83,6 +84,41 @@ def test_given_a_loop_that_connects_anew_when_asked_then_it_is_alive_and_a_threa
     publishing.join()
 
     assert beats == [threading.main_thread().name]
+
+
+def test_given_an_endpoint_that_is_away_when_the_loop_connects_anew_then_it_takes_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1_000.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(transport, "boottime", lambda: now)
+    monkeypatch.setattr(transport, "time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(SQS.Transport, "establish_connection", lambda _self: "connected")
+    monkeypatch.setattr(Channel, "_loop", object())
+    monkeypatch.setattr(Transport, "_made", deque(maxlen=transport.AT_ONCE))
+    ours: Any = object.__new__(Transport)
+
+    for _ in range(33):
+        ours.establish_connection()
+        sleep(0.01)
+    assert 50 < now - 1_000 < 70  # and not a third of a second
+    sleep(60)
+    later = now
+    for _ in range(transport.AT_ONCE):
+        ours.establish_connection()
+    assert now == later
+
+
+def test_given_a_channel_that_is_closed_when_its_consumer_is_cancelled_then_nothing_is_left_to_do() -> None:
+    class Closed(Channel):
+        def __init__(self) -> None:
+            self._consumers, self.hub, self.connection = set(), SimpleNamespace(), None
+
+    assert Closed().basic_cancel("nobody") is None
 
 
 def _answer() -> Any:
