@@ -20,9 +20,10 @@ from integrator.clock import after, boottime, now
 from integrator.gate import ON_TRIAL, window
 from integrator.ledger.engine import Ledger
 from integrator.ledger.records import Rung
-from integrator.ledger.schema import DUE_STATE, IN_FLIGHT, IS_QUEUED, Priority, gates, syncs
+from integrator.ledger.schema import DUE_STATE, IN_FLIGHT, IS_QUEUED, Priority, gates, plans, syncs
 from integrator.ledger.transitions import put_back, ring, ring_again
 from integrator.logs import get_logger
+from integrator.plans import DEFAULT
 from integrator.shops.base import Kind
 
 log = get_logger(__name__)
@@ -125,9 +126,11 @@ def _rooms(connection: Connection, gate_ids: Collection[int], *, skip_locked: bo
 
 
 @cache
-def _lock(*, skip_locked: bool) -> Select[int, int, bool]:
+def _lock(*, skip_locked: bool) -> Select[Any]:
+    own = select(plans.c.per_second).where(plans.c.gate_id == gates.c.id).scalar_subquery()
+    per_second = func.coalesce(own, DEFAULT.per_second).label("per_second")
     return (
-        select(gates.c.id, gates.c.window_cap, ON_TRIAL.label("on_trial"))
+        select(gates.c.id, gates.c.window_cap, gates.c.run_seconds, per_second, ON_TRIAL.label("on_trial"))
         .where(gates.c.id.in_(bindparam("gate_ids", expanding=True)), gates.c.opens_at <= now())
         .order_by(gates.c.id)
         .with_for_update(key_share=True, skip_locked=skip_locked)
@@ -148,7 +151,7 @@ def _count() -> Select[int, int, int]:
 
 
 def _room(gate: Any, busy: int, others: int) -> Room:
-    places = window(gate.window_cap, on_trial=gate.on_trial)
+    places = window(gate.window_cap, gate.per_second, gate.run_seconds, on_trial=gate.on_trial)
     for_others = places - min(LIVE_PLACES, places - 1)
     return Room(gate.id, places - busy, min(places - busy, for_others - others))
 

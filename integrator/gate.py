@@ -4,6 +4,7 @@ One column per cause; each writer touches its own, in a transaction of its own t
 `opens_at` is the greatest of them, kept by the database.
 """
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -58,9 +59,19 @@ class Gate:
         return "one sync at a time tries whether the system works again" if self.on_trial else None
 
 
-def window(cap: int, *, on_trial: bool) -> int:
-    """How many syncs of a gate may be in flight: the plan's cap; one while it is on trial (F2, G2)."""
-    return 1 if on_trial else cap
+SPARE_PLACES = 2
+"""Places of a window beyond what the rate can use: for bells that are on their way (P6)."""
+
+
+def window(cap: int, per_second: float, run_seconds: float | None, *, on_trial: bool) -> int:
+    """How many syncs of a gate may be in flight (P6): at most the plan's cap; one while it is on trial (F2, G2).
+
+    More than the calls per second times `run_seconds`, the 95th percentile of what a run takes, would only wait
+    for their places. Until enough runs have ended it is None, and the cap alone holds.
+    """
+    if on_trial:
+        return 1
+    return cap if run_seconds is None else min(cap, math.ceil(per_second * run_seconds) + SPARE_PLACES)
 
 
 ON_TRIAL = or_(gates.c.credentials_until != EPOCH, gates.c.breaker_state != BreakerState.CLOSED)

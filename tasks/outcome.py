@@ -56,6 +56,7 @@ class End:
         if run.finished is None:
             raise errors.Bug("A sync's run returned without finishing it.", subject="unfinished")
         self._count(run.finished, "none")
+        self.here.pace.ran(self.claimed.gate_id, boottime() - self.began)
         if run.finished == State.DONE:
             seconds = self.claimed.waited_seconds + boottime() - self.began
             meters().observe(DONE_SECONDS, seconds, kind=run.assignment.kind)

@@ -18,6 +18,7 @@ from integrator.ledger.engine import Ledger
 from integrator.ledger.transitions import release, unring
 from integrator.limits import Limiter
 from integrator.logs import get_logger
+from integrator.pace import Pace
 from integrator.secrets import KeyRing, key_ring
 from tasks.publishing import publisher
 
@@ -33,6 +34,7 @@ class Process:
         self.ring = ring
         self.leases = LeaseKeeper(ledger)
         self.dispatcher = Dispatcher(ledger, publish)
+        self.pace = Pace(ledger)
         self.limiter = Limiter.from_settings(settings(), ledger)
 
     def drain(self, seconds: float) -> None:

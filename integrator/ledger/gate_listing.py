@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Select, func, literal_column, 
 
 from integrator.breaker import Breaker
 from integrator.clock import now
+from integrator.gate import ON_TRIAL, window
 from integrator.ledger import breakers, limits
 from integrator.ledger.limits import Use
 from integrator.ledger.schema import CAUSES, DUE_STATE, IN_FLIGHT, erps, gates, syncs, tenants
@@ -79,6 +80,7 @@ def _rows() -> Select[Any]:
             tenants.c.slug.label("tenant"),
             erps.c.slug.label("erp"),
             now().label("now"),
+            ON_TRIAL.label("on_trial"),
             _count(DUE_STATE).label("waiting"),
             _count(IN_FLIGHT).label("in_flight"),
         )
@@ -110,7 +112,7 @@ def _listed(row: Any, use: Use) -> ListedGate:
         opens_at=row.opens_at,
         causes=causes,
         breaker=breakers.of_row(row),
-        window=row.window_cap,
+        window=window(row.window_cap, use.plan.per_second, row.run_seconds, on_trial=row.on_trial),
         waiting=row.waiting,
         in_flight=row.in_flight,
         day_used=(use.used, use.plan.per_day),

@@ -128,6 +128,7 @@ gates = Table(
     Column("credentials_version", Integer, nullable=False, default=1),
     Column("restored_at", Instant()),
     Column("plan_version", Integer, nullable=False, default=0, server_default="0"),
+    Column("run_seconds", Float),
     CheckConstraint("window_cap >= 1 AND window_cap <= 1000", name="window_cap"),
 )
 gates.append_column(

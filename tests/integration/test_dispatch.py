@@ -16,8 +16,11 @@ from integrator.clock import EPOCH, after
 from integrator.dispatch import QUEUES, Dispatcher, QueuePauses, due_gates, mark
 from integrator.ledger import transitions
 from integrator.ledger.engine import Ledger
+from integrator.ledger.gate_listing import gate_listing
+from integrator.ledger.limits import write_plan
 from integrator.ledger.records import Rung
 from integrator.ledger.schema import CAUSES, IN_FLIGHT, Priority, State, gates, syncs
+from integrator.plans import PlanFile
 from tests.support import World, deliver, delivery, make_tenant, order, sync_row
 
 BOTH = pytest.mark.parametrize("state", [State.PENDING, State.RETRYING])
@@ -304,6 +307,84 @@ def test_p6_given_a_backlog_when_it_fills_the_window_then_a_live_order_still_fin
     assert dispatcher.dispatch() == window - others
     assert bells.rung[others:] == live[: window - others]
     assert in_flight(ledger) == window
+
+
+def run_at(ledger: Ledger, world: World, seconds: float, **plan: Any) -> None:
+    """Let the gate's runs take so long, under such a plan."""
+    with ledger.write() as connection:
+        connection.execute(update(gates).where(gates.c.id == world.gate_id).values(run_seconds=seconds))
+        write_plan(connection, world.gate_id, PlanFile.model_validate(plan).columns())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "plan", "places"),
+    [
+        (0.2, {}, 4),
+        (0.21, {}, 5),
+        (5.0, {}, 8),
+        (1.0, {"per_second": 0.5}, 3),
+        (1.0, {"per_second": 4}, 6),
+        (0.1, {"per_second": 2_000}, 8),
+    ],
+)
+def test_p6_given_how_long_runs_take_when_dispatched_then_no_more_than_the_rate_can_use(
+    ledger: Ledger, dispatcher: Dispatcher, seconds: float, plan: dict[str, Any], places: int
+) -> None:
+    world, other = make_tenant(ledger), make_tenant(ledger, "globex")
+    run_at(ledger, world, seconds, **plan)
+    ids = keep(ledger, world, 10)
+    keep(ledger, other, 10)
+    assert dispatcher.dispatch() == places + 8, "the other's runs have not been seen yet"
+    with ledger.read() as connection:
+        assert [one.window for one in gate_listing(connection)] == [places, 8]
+    end(ledger, ids[0])
+    assert dispatcher.dispatch() == 1
+
+
+def test_p6_given_a_window_that_shrinks_below_what_is_in_flight_when_dispatched_then_it_waits_until_there_is_room(
+    ledger: Ledger, dispatcher: Dispatcher
+) -> None:
+    world = make_tenant(ledger)
+    ids = keep(ledger, world, 10)
+    assert dispatcher.dispatch() == 8
+    run_at(ledger, world, 0.1)
+    for sync_id in ids[:5]:
+        assert dispatcher.dispatch() == 0
+        end(ledger, sync_id)
+    assert dispatcher.dispatch() == 0
+    end(ledger, ids[5])
+    assert dispatcher.dispatch() == 1
+
+
+def end_all(ledger: Ledger, bells: Bells) -> None:
+    """Let all that was rung run."""
+    for sync_id in [one for one in bells.rung if sync_row(ledger, one).state == State.QUEUED]:
+        end(ledger, sync_id)
+
+
+@pytest.mark.parametrize("seconds", [0.1, 5.0], ids=["a small window", "a whole window"])
+def test_p6_given_a_backlog_of_an_outage_when_the_gate_opens_then_live_orders_pass_it(
+    ledger: Ledger, dispatcher: Dispatcher, bells: Bells, seconds: float
+) -> None:
+    world = make_tenant(ledger)
+    shut(ledger, world, breaker_until=after(3_600))
+    run_at(ledger, world, seconds)
+    old = keep(ledger, world, 30)
+    force(ledger, old, accepted_at=after(-6 * 3_600), due_at=after(-6 * 3_600))
+    live = keep(ledger, world, 5, first=100)
+    assert dispatcher.dispatch() == 0
+    shut(ledger, world, breaker_until=EPOCH)
+    while dispatcher.dispatch() and not set(live) <= set(bells.rung):
+        end_all(ledger, bells)
+    assert bells.rung[:3] == live[:3]
+    assert [one for one in bells.rung if one in live] == live
+    for number in range(10):
+        end_all(ledger, bells)
+        dispatcher.dispatch()
+        came = keep(ledger, world, 1, first=200 + number)
+        dispatcher.dispatch()
+        assert bells.rung[-1:] == came, "one that comes while the backlog runs finds its place at once"
+    assert len(set(bells.rung).intersection(old)) >= 10, "which goes on beside"
 
 
 def test_f2_given_credentials_on_trial_when_dispatched_then_one_probe(
