@@ -15,7 +15,7 @@ QUIET = "quiet tenants' p99, webhook to order [s]"
 
 def draw(found: dict[str, Any], file: Path) -> None:
     """The window, what it costs a lone tenant, the share of the threads, the live places, systems that hang."""
-    mpl.rcParams["svg.hashsalt"] = "fairness"
+    mpl.rcParams.update({"svg.hashsalt": "fairness", "svg.fonttype": "none"})
     figure = Figure(figsize=(14, 7.5), layout="constrained")
     (by_window, by_share, by_hanging), (alone, places, rest) = figure.subplots(2, 3)
     rest.set_axis_off()
@@ -38,7 +38,7 @@ def draw(found: dict[str, Any], file: Path) -> None:
     _say(by_share, "The share of a worker's 16 threads", "share of one tenant", QUIET)
     _say(by_hanging, "Systems that begin to hang at once", "systems", QUIET)
     _say(places, "Places kept for live orders, beside a backlog", "places", "live orders' p99 [s]")
-    places.set_yscale("log")
+    places.set(yscale="log", ylim=(0.5, None))
     for axes, value in ((by_window, WINDOW), (alone, WINDOW), (by_share, 0.25), (places, LIVE_PLACES)):
         if str(value) in (names := [label.get_text() for label in axes.get_xticklabels()]):
             axes.axvline(names.index(str(value)), color="grey", linewidth=8, alpha=0.2)
