@@ -14,7 +14,7 @@ from integrator.sync.sides import ErpSide
 
 
 def agree(run: Run, erp: ErpSide, order: Order) -> None:
-    """See that the system's own totals are the shop's. Raises TotalMismatch, NotFound.
+    """See that the system's own totals are the shop's. Raises TotalMismatch, NotFound, and GateShut before a look.
 
     A cancelled order's own total is no matter any more; its credits' are.
     """
@@ -32,6 +32,7 @@ def _same(run: Run, erp: ErpSide, step: Step, total: Money, shops: str) -> None:
     tolerance = run.assignment.tolerance
     if step.remote_total is None or close(step.remote_total, total, tolerance):
         return
+    run.ask_gate()
     now = _now(look(run, erp), step) or step.remote_total
     if not close(now, total, tolerance):
         raise TotalMismatch(

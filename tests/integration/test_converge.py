@@ -406,6 +406,26 @@ def test_s5_given_the_gate_shuts_when_the_next_step_comes_then_it_is_not_sent(be
     assert bench.erp.sends() == ["create", "update/1", "cancel"]
 
 
+def test_s5_given_the_gate_shuts_when_the_totals_differ_then_the_system_is_not_asked_before_it_opens(
+    bench: Bench,
+) -> None:
+    def shut(when: str, _request: Request | None) -> None:
+        if when == "after":
+            with bench.ledger.write() as connection:
+                gate.pause(connection, [bench.world.gate_id])
+
+    bench.erp.script, bench.erp.wrong_total = shut, Money(amount=Decimal("9.00"), currency="EUR")
+    sync_id = bench.deliver(order())
+    with bench.claimed(sync_id) as run, pytest.raises(errors.GateShut):
+        bench.converge(run)
+    with bench.ledger.write() as connection:
+        assert transitions.release(connection, sync_id, run.claimed.claim)
+        gate.resume(connection, [bench.world.gate_id])
+    assert [what for what, _ in bench.erp.calls] == ["send"]
+    bench.fails(sync_id, errors.TotalMismatch)
+    assert [what for what, _ in bench.erp.calls] == ["send", "look"]
+
+
 def test_s4_given_a_lease_that_is_too_short_when_a_call_would_start_then_it_is_not_sent(bench: Bench) -> None:
     sync_id = bench.deliver(order())
     with bench.claimed(sync_id) as run:
