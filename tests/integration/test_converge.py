@@ -349,6 +349,32 @@ def test_s2_given_no_keys_when_the_late_commit_shows_after_the_resend_then_held_
     bench.fails(sync_id, errors.Conflict, "SO1 and SO2")
 
 
+def test_s2_given_no_keys_when_the_resends_answer_is_lost_and_a_look_finds_one_then_it_is_looked_at_once_more(
+    without_keys: Bench,
+) -> None:
+    bench = without_keys
+    sync_id = bench.deliver(order())
+    sent: list[Request] = []
+
+    def lose(when: str, request: Request | None) -> None:
+        if request is None:
+            return
+        if when == "before":
+            sent.append(request)
+        if when == ("before" if len(sent) == 1 else "after"):
+            raise IN_DOUBT
+
+    bench.erp.script = lose
+    bench.fails(sync_id, Settling)
+    bench.settle_now()
+    bench.fails(sync_id, Settling, "alone")
+    assert len(bench.erp.records) == 1
+    bench.erp.effect(sent[0])
+    bench.settle_now()
+    bench.shop.orders["1001"] = order()
+    bench.fails(sync_id, errors.Conflict, "SO1 and SO2")
+
+
 def test_s2_given_no_keys_when_the_holder_vanished_then_not_found_counts_from_its_leases_end(
     without_keys: Bench,
 ) -> None:

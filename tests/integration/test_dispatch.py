@@ -13,7 +13,15 @@ from sqlalchemy.exc import OperationalError
 
 from integrator import gate
 from integrator.clock import EPOCH, after
-from integrator.dispatch import QUEUES, Dispatcher, QueuePauses, due_gates, mark
+from integrator.dispatch import (
+    PROBE_SIZE,
+    PUBLISH_PAUSE_SECONDS,
+    QUEUES,
+    Dispatcher,
+    QueuePauses,
+    due_gates,
+    mark,
+)
 from integrator.ledger import transitions
 from integrator.ledger.engine import Ledger
 from integrator.ledger.gate_listing import gate_listing
@@ -192,6 +200,17 @@ def test_p1_given_a_shut_gate_when_dispatched_then_its_work_waits_and_others_go(
     shut(ledger, world, **{cause: after(-1)} if cause != "credentials_until" else {cause: EPOCH})
     assert dispatcher.dispatch() == 3
     assert bells.rung == theirs + mine
+
+
+def test_p1_given_a_gate_that_shuts_after_its_due_work_was_seen_when_locked_then_nothing_of_it_is_marked(
+    ledger: Ledger,
+) -> None:
+    world = make_tenant(ledger)
+    ids = keep(ledger, world, 2)
+    shut(ledger, world, paused_until=after(60))
+    with ledger.write() as connection:
+        assert mark(connection, [world.gate_id], kinds=QUEUES) == []
+    assert states(ledger, ids) == [State.PENDING] * 2
 
 
 def test_p1_given_many_gates_when_dispatched_then_each_has_its_own_window(
@@ -608,6 +627,17 @@ def test_p5_given_expired_bells_when_messages_are_counted_then_the_missing_ring_
     assert dispatcher.ring_missing("order", messages) == rung
     assert bells.rung == ids[:rung]
     assert dispatcher.ring_missing("order", 0) == 0, "none has expired now"
+
+
+def test_p5_given_a_queue_on_trial_when_many_are_missing_then_one_batch_probes(
+    ledger: Ledger, dispatcher: Dispatcher, bells: Bells, clock: Clock
+) -> None:
+    ids = keep(ledger, make_tenant(ledger, window=30), PROBE_SIZE + 2)
+    dispatcher.dispatch()
+    force(ledger, ids, lease_until=after(-1))
+    dispatcher._pauses.record("orders", failed=True)
+    clock.at += PUBLISH_PAUSE_SECONDS[0]
+    assert dispatcher.ring_missing("order", 0) == PROBE_SIZE
 
 
 def test_p5_given_the_missing_when_their_bells_fail_then_they_are_put_back(

@@ -304,6 +304,21 @@ def test_given_done_syncs_when_told_then_those_that_changed_since_run_again_behi
     assert bench.clean()
 
 
+def test_given_a_run_from_before_the_restore_when_it_wakes_up_and_finishes_then_the_restore_is_in_doubt_still(
+    bench: Bench,
+) -> None:
+    sync_id = shown(bench, order())
+    with bench.claimed(sync_id) as run:
+        with bench.ledger.write() as connection:
+            connection.execute(update(syncs).values(lease_until=after(-1)))
+        restored(bench.ledger, LONG_AGO)
+        bench.converge(run)
+    assert run.finished == State.DONE
+    bench.deliver(order(minute=1))
+    with bench.claimed(sync_id) as later:
+        assert later.assignment.restored_at is not None
+
+
 def test_given_a_time_to_come_or_a_lease_when_told_then_it_refuses_and_marks_nothing(bench: Bench) -> None:
     with pytest.raises(NotRestored, match="yet to come"):
         restored(bench.ledger, datetime.now(UTC) + timedelta(hours=1))

@@ -360,6 +360,28 @@ def test_c4_given_a_vanished_worker_when_swept_then_due_after_its_last_sign_of_l
     assert seconds <= waited <= seconds * 1.1 + 0.01
 
 
+def test_c4_s2_given_a_vanished_worker_when_swept_late_then_its_attempt_ended_with_its_lease(
+    ledger: Ledger, world: World
+) -> None:
+    won = claimed(ledger, world)
+    force(ledger, won.sync_id, lease_until=after(-500))
+    lease_until = sync_row(ledger, won.sync_id).lease_until
+    take_over(ledger)
+    with ledger.read() as connection:
+        assert connection.execute(select(attempts.c.ended_at)).scalar_one() == lease_until
+
+
+def test_f1_given_refusals_for_haste_when_another_failure_comes_between_then_counting_starts_anew(
+    ledger: Ledger, world: World
+) -> None:
+    won = claimed(ledger, world)
+    force(ledger, won.sync_id, throttled=19)
+    with ledger.write() as connection:
+        assert transitions.retry(connection, won.sync_id, won.claim, FAILURE, burns="attempts")
+    row = sync_row(ledger, won.sync_id)
+    assert (row.throttled, row.attempts) == (0, 1)
+
+
 def test_c4_given_an_attempt_that_ended_when_the_next_vanishes_then_counting_starts_anew(
     ledger: Ledger, world: World
 ) -> None:
