@@ -68,6 +68,7 @@ class Checks:
     trials: dict[int, list[Trial]] = field(default_factory=dict)
     strays: list[Stray] = field(default_factory=list)
     conflicts: set[tuple[int, str]] = field(default_factory=set)
+    older: set[tuple[int, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         by_key = all(system.store.by_key for system in self.systems.values())
@@ -169,6 +170,8 @@ class Checks:
             order = (row.gate_id, row.external_id)
             if row.error_class == "Conflict" and self._may_be_two(*order):
                 self.conflicts.add(order)
+            elif row.error_class == "TotalMismatch" and self._may_be_older(*order):
+                self.older.add(order)
             elif row.error_class not in {KILLS_ITS_WORKER, "Rejected"}:
                 self.wrong(f"sync {row.id} is {row.state}: {row.error_class}: {row.error_message}")
         return [row.id for row in rows]
@@ -177,6 +180,13 @@ class Checks:
         """Two records: only without unique keys, and only if a process stood still between check and write."""
         stray = any((one.gate_id, one.external_id) == (gate_id, external_id) for one in self.strays)
         return stray and not all(system.store.by_key for system in self.systems.values())
+
+    def _may_be_older(self, gate_id: int, external_id: str) -> bool:
+        """Older content over newer: only without keys, by an update that left late, and its total tells."""
+        late = any(
+            (one.gate_id, one.external_id, one.kind) == (gate_id, external_id, "update") for one in self.strays
+        )
+        return late and not all(system.store.by_key for system in self.systems.values())
 
     def settled(self) -> bool:
         """Whether no sync has anything left to do."""
@@ -238,7 +248,7 @@ class Checks:
     def tell(self) -> Counter[str]:
         """What the run has been through: a model that breaks nothing proves nothing."""
         seen = Counter[str]({"runs": 1, "moves": self.database.moves, "strays": len(self.strays)})
-        seen["conflicts"] = len(self.conflicts)
+        seen["conflicts"], seen["older found out"] = len(self.conflicts), len(self.older)
         for system in self.systems.values():
             seen.update(f"effect {one.kind}" for one in system.effects)
         with self.database.watch.read() as connection:

@@ -76,7 +76,7 @@ def _work_to_the_end(world: World) -> None:
 
 
 def _release_held(world: World) -> None:
-    """What a person does: removes a second record or a second credit, and requeues."""
+    """What a person does: removes a second record or credit, writes the shop's content over older, and requeues."""
     held = world.checks.stuck()
     world.checks.raise_violations()
     if not held:
@@ -97,6 +97,8 @@ def _release_held(world: World) -> None:
     for row in rows:
         records = world.systems[tenants[row.gate_id]].of(f"web/{row.external_id}")
         keep = next((one for one in records if one.remote_id == row.remote_id), None) or next(iter(records), None)
+        if keep is not None and (row.gate_id, row.external_id) in world.checks.older:
+            keep.body = world.shop.truth[tenants[row.gate_id], row.external_id].model_dump(mode="json")
         for one in records:
             if one is not keep:
                 one.reference = "removed"

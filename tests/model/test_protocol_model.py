@@ -322,14 +322,19 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     structlog.reset_defaults()
 
 
+def played(ledger: Ledger) -> Database:
+    """The test's ledger as the model's database."""
+    url = ledger.url.render_as_string(hide_password=False)
+    ledger.close()
+    return (Sqlite if ledger.on_sqlite else Postgresql)(url, Clock())
+
+
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("by_key", [True, False], ids=["with keys", "without keys"])
 def test_given_any_interleaving_and_faults_when_healed_then_the_protocol_has_kept_its_promises(
     ledger: Ledger, stage: Stage, by_key: bool
 ) -> None:
-    url = ledger.url.render_as_string(hide_password=False)
-    ledger.close()
-    database = (Sqlite if ledger.on_sqlite else Postgresql)(url, Clock())
+    database = played(ledger)
     machine = type("Protocol", (Protocol,), {"database": database, "by_key": by_key, "stage": stage})
     examples = EXAMPLES if ledger.on_sqlite else EXAMPLES // 2
     try:
@@ -348,3 +353,40 @@ def test_given_any_interleaving_and_faults_when_healed_then_the_protocol_has_kep
     finally:
         database.close()
         print(f"{examples} runs:", ", ".join(f"{name} {count}" for name, count in sorted(stage.seen.items())))
+
+
+def test_s4_given_no_keys_when_an_older_update_leaves_between_a_newer_one_and_its_look_then_its_total_tells(
+    ledger: Ledger, stage: Stage
+) -> None:
+    """The one update that no look can keep back (ADR 0009, 4): here it is found out, and a person ends it."""
+    database, which = played(ledger), ("acme", "1.0")
+    world = stage.world = World(database, by_key=False)
+    world.open(window=1)
+    try:
+        world.deliver(which)
+        for _ in range(4):
+            world.work()
+        world.deliver(which)
+        for name in ("scheduler", "web bell"):
+            world.finish(name)
+        world.run_to("worker 1", "the first byte")
+        world.stopped.add("worker 1")
+        world.deliver(which)
+        world.pass_time(31)
+        for _ in range(3):
+            world.work(without="worker 1")
+        world.pass_time(25)
+        world.systems["acme"].script.append(Does.LOSES_ANSWER)
+        for name in ("scheduler", "bell 2", "web bell"):
+            world.finish(name)
+        world.run_to("worker 2", "the first byte")
+        world.run_to("worker 2", "looks")
+        world.stopped.discard("worker 1")
+        world.finish("worker 1")
+        updates = [(one.quantity, one.stray) for one in world.systems["acme"].effects if one.kind == "update"]
+        assert updates == [(3, False), (2, True)]
+        heal(world)
+        assert len(world.checks.older) == 1
+    finally:
+        world.close()
+        database.close()
