@@ -76,7 +76,7 @@ def _work_to_the_end(world: World) -> None:
 
 
 def _release_held(world: World) -> None:
-    """What a person does: removes a second record or credit, writes the shop's content over older, and requeues."""
+    """What a person does: removes a second record or credit, writes newer content over older, and requeues."""
     held = world.checks.stuck()
     world.checks.raise_violations()
     if not held:
