@@ -64,14 +64,30 @@ class Transient(IntegratorError):
     """The other side or the way to it failed; the same request may succeed later.
 
     `in_doubt` is True when the request may have had its effect: a timeout or cut after the first byte, a 500,
-    502 or 504. A step that ends so is settled before anything new is planned.
+    502 or 504. A step that ends so is settled before anything new is planned. `retry_after_seconds` is what it
+    asked for besides, None when it named no time: the sync is not tried again before.
     """
 
     remedy = "Nothing: it is tried again by itself. If it lasts, check that the system is up and reachable."
 
-    def __init__(self, message: str, *, in_doubt: bool = False, subject: str = "", detail: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        in_doubt: bool = False,
+        retry_after_seconds: float | None = None,
+        subject: str = "",
+        detail: str = "",
+    ) -> None:
         super().__init__(message, subject=subject, detail=detail)
         self.in_doubt = in_doubt
+        self.retry_after_seconds = retry_after_seconds
+
+    def without_doubt(self) -> "Transient":
+        """The same of a call that only reads, which has no effect to be in doubt about."""
+        return Transient(
+            self.message, retry_after_seconds=self.retry_after_seconds, subject=self.subject, detail=self.detail
+        )
 
 
 class Throttled(IntegratorError):

@@ -213,7 +213,7 @@ def raise_for_status(answer: Answer, *, subject: str) -> None:
         raise errors.Throttled(message, retry_after_seconds=wait, **said)
     if 300 <= status < 500 and status != 408:
         raise errors.Rejected(message, **said)
-    raise errors.Transient(message, in_doubt=status != 503, **said)
+    raise errors.Transient(message, in_doubt=status != 503, retry_after_seconds=wait, **said)
 
 
 def retry_after_seconds(answer: Answer) -> float | None:

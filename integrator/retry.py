@@ -45,7 +45,7 @@ class Verb(StrEnum):
 class Outcome:
     """The sync's next state, when it is due, which counter rises, and what the gate learns.
 
-    `not_before` stands instead of `delay_seconds` when the ledger knows the time. `gate_wait_seconds` shuts the
+    With `not_before`, a time that the ledger knows, the later of the two counts. `gate_wait_seconds` shuts the
     gate for a while; `credentials_refused` until new ones are stored; `over_plan` until a time, or for seconds, if
     the plan is still of that version.
     """
@@ -111,7 +111,12 @@ def decide(  # noqa: C901, PLR0911 - one class of error a case
 def _passing(
     error: errors.Transient | errors.Settling, claimed: Claimed, wait: float, look_again: float
 ) -> Outcome:
-    """What may pass by itself. A look burns no attempt, nor does a call on trial; that waits for its gate only."""
+    """What may pass by itself, not before the time that was asked for.
+
+    A look burns no attempt, nor does a call on trial; that waits for its gate only.
+    """
+    failed = error.cause if isinstance(error, errors.Settling) else error
+    asked = (failed.retry_after_seconds if failed else None) or 0.0
     last = error.side is errors.Side.ERP and claimed.attempts + 1 >= ATTEMPTS
     match error:
         case errors.Settling(cause=None):
@@ -119,12 +124,12 @@ def _passing(
         case errors.Transient(on_trial=True):
             return Outcome(Verb.RELEASE)
         case errors.Transient(burns_attempt=False):
-            return Outcome(Verb.RELEASE, look_again)
+            return Outcome(Verb.RELEASE, max(look_again, asked))
         case _ if last:
             return Outcome(Verb.GIVE_UP)
         case errors.Settling():
-            return Outcome(Verb.RETRY, not_before=error.not_before, burns="attempts")
-    return Outcome(Verb.RETRY, wait, burns="attempts")
+            return Outcome(Verb.RETRY, asked, not_before=error.not_before, burns="attempts")
+    return Outcome(Verb.RETRY, max(wait, asked), burns="attempts")
 
 
 def _over_plan(error: errors.RateLimited | errors.QuotaUsedUp) -> Outcome:

@@ -193,6 +193,6 @@ def _signal(error: errors.IntegratorError, outcome: Outcome) -> Exception:
         return Held(said)
     seconds = outcome.delay_seconds
     if outcome.not_before is not None:
-        seconds = max((outcome.not_before - datetime.now(UTC)).total_seconds(), 0.0)
+        seconds = max((outcome.not_before - datetime.now(UTC)).total_seconds(), seconds)
     shown: Exception = Retry("runs again later", exc=RetryLater(said), when=round(seconds, 1))
     return shown

@@ -18,7 +18,7 @@ from integrator import errors
 from integrator.erps.base import Action, ErpAccess, Found, Idempotency, Receipt, Request, StepKind
 from integrator.erps.rest_order import cancel_content, credit_content, order_content, sendable
 from integrator.erps.rest_record import AMOUNT, ID, Record, Records
-from integrator.http import Answer, raise_for_status
+from integrator.http import Answer, raise_for_status, retry_after_seconds
 
 SETTLE_SECONDS = 30.0
 DEADLINE_SECONDS = 15.0
@@ -180,7 +180,11 @@ def _raise_for_answer(answer: Answer, *, asked: str, sent: bytes = b"{}") -> Non
     said = {"detail": answer.text()}
     if answer.status == 409 and code == "in_progress":
         raise errors.Transient(
-            f"{asked}: the same key is still being worked on", in_doubt=True, subject=code, **said
+            f"{asked}: the same key is still being worked on",
+            in_doubt=True,
+            retry_after_seconds=retry_after_seconds(answer),
+            subject=code,
+            **said,
         )
     if answer.status == 422 and code == "total_mismatch":
         its = f"{problem.get('total', 'another amount')} {problem.get('currency', '')}".strip()

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningInsert
 
 from integrator.breaker import BreakerState
-from integrator.clock import Instant, after, now
+from integrator.clock import Instant, after, greatest, now
 from integrator.ledger.leases import LEASE_SECONDS, fence
 from integrator.ledger.many import insert_many, parameters
 from integrator.ledger.records import CLASS_LIMIT, Claimed, Delivery, Failure, Rung
@@ -357,7 +357,8 @@ def retry(
 
 
 def _due(delay_seconds: float, not_before: datetime | None) -> ColumnElement[datetime]:
-    return after(delay_seconds) if not_before is None else literal(not_before, Instant())
+    delayed = after(delay_seconds)
+    return delayed if not_before is None else greatest(delayed, literal(not_before, Instant()))
 
 
 def stop(connection: Connection, sync_id: int, claim: int, failure: Failure, *, state: State) -> bool:

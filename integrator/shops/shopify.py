@@ -134,7 +134,7 @@ class Shopify:
         try:
             order = self._get(access, f"/admin/api/{API_VERSION}/orders/{external_id}.json").object("order")
         except errors.Transient as error:
-            raise errors.Transient(error.message, subject=error.subject, detail=error.detail) from None
+            raise error.without_doubt() from None
         except errors.NotFound as error:
             said = {"subject": error.subject, "detail": error.detail}
             raise errors.NotFound(f"the shop shows no order {external_id}", remedy=NOT_SHOWN, **said) from None

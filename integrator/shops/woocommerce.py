@@ -137,7 +137,7 @@ class WooCommerce:
         try:
             return self._fetch(access, external_id)
         except errors.Transient as error:
-            raise errors.Transient(error.message, subject=error.subject, detail=error.detail) from None
+            raise error.without_doubt() from None
 
     def _fetch(self, access: ShopAccess, external_id: str) -> Order:
         path = f"/wp-json/wc/v3/orders/{external_id}"

@@ -371,6 +371,20 @@ def test_c4_s2_given_a_vanished_worker_when_swept_late_then_its_attempt_ended_wi
         assert connection.execute(select(attempts.c.ended_at)).scalar_one() == lease_until
 
 
+@pytest.mark.parametrize(("seconds", "time"), [(60, 600), (600, 60)])
+def test_f1_given_a_wait_and_a_time_when_it_runs_again_then_at_the_later(
+    ledger: Ledger, world: World, seconds: float, time: float
+) -> None:
+    won = claimed(ledger, world)
+    with ledger.write() as connection:
+        at = connection.execute(select(after(time))).scalar_one()
+        assert transitions.retry(
+            connection, won.sync_id, won.claim, FAILURE, burns="attempts", delay_seconds=seconds, not_before=at
+        )
+    late = (sync_row(ledger, won.sync_id).due_at - at).total_seconds()
+    assert late == pytest.approx(max(seconds - time, 0), abs=5)
+
+
 def test_f1_given_refusals_for_haste_when_another_failure_comes_between_then_counting_starts_anew(
     ledger: Ledger, world: World
 ) -> None:

@@ -96,6 +96,17 @@ def test_given_a_retry_after_when_judged_then_throttled_with_its_seconds(status:
     assert raised.value.retry_after_seconds == 7
 
 
+@pytest.mark.parametrize(("status", "headers", "seconds"), [(502, {"Retry-After": "7"}, 7), (502, {}, None)])
+def test_f1_given_a_doubt_when_it_names_a_time_then_that_is_kept(
+    status: int, headers: dict[str, str], seconds: float | None
+) -> None:
+    with pytest.raises(errors.Transient) as raised:
+        raise_for_status(answer(status, headers=headers), subject="POST /orders")
+    error, read = raised.value, raised.value.without_doubt()
+    assert (error.retry_after_seconds, error.in_doubt) == (seconds, True)
+    assert (read.retry_after_seconds, read.in_doubt, read.fingerprint) == (seconds, False, error.fingerprint)
+
+
 def test_given_a_503_with_a_retry_after_that_says_nothing_when_judged_then_transient() -> None:
     with pytest.raises(errors.Transient):
         raise_for_status(answer(503, headers={"Retry-After": "soon"}), subject="POST /orders")

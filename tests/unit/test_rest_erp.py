@@ -497,11 +497,12 @@ def test_given_a_problem_when_sent_then_its_code_says_more_than_its_status(
     assert raised.value.detail
 
 
-def test_given_a_key_in_progress_when_sent_then_in_doubt() -> None:
-    _, access = answering(409, problem("in_progress"), {"Retry-After": "1"})
+def test_f1_given_a_key_in_progress_when_sent_then_in_doubt_and_not_before_the_time_it_names() -> None:
+    _, access = answering(409, problem("in_progress"), {"Retry-After": "90"})
     with pytest.raises(errors.Transient, match="same key") as raised:
         ERP.send(access, CREATE)
     assert raised.value.in_doubt
+    assert raised.value.retry_after_seconds == 90
 
 
 def test_given_a_refused_update_when_sent_then_the_error_groups_without_the_orders_id() -> None:

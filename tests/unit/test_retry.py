@@ -58,6 +58,13 @@ def a_look(error: IntegratorError) -> IntegratorError:
     [
         (Transient("x"), Outcome(Verb.RETRY, 1.0, burns="attempts")),
         (a_look(Transient("x")), Outcome(Verb.RELEASE, 1.0)),
+        (Transient("x", retry_after_seconds=0.5), Outcome(Verb.RETRY, 1.0, burns="attempts")),
+        (Transient("x", retry_after_seconds=70), Outcome(Verb.RETRY, 70, burns="attempts")),
+        (a_look(Transient("x", retry_after_seconds=70)), Outcome(Verb.RELEASE, 70)),
+        (
+            Settling("x", not_before=T0, cause=Transient("y", retry_after_seconds=70)),
+            Outcome(Verb.RETRY, 70, not_before=T0, burns="attempts"),
+        ),
         (
             errors.Throttled("x", retry_after_seconds=7),
             Outcome(Verb.RETRY, 7, burns="throttled", gate_wait_seconds=7),
