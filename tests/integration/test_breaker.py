@@ -199,6 +199,22 @@ def test_g2_given_the_probes_worker_vanished_when_taken_over_then_it_counts_as_a
 
 
 @BOTH
+def test_g2_given_the_next_run_of_a_sync_has_the_place_when_its_last_one_is_told_of_then_the_place_stays(
+    stage: Stage,
+) -> None:
+    sync_id = stage.queue()
+    half_open(stage.ledger)
+    with stage.ledger.write() as connection:
+        won = transitions.claim(connection, "acme", sync_id, worker="w")
+        assert won is not None
+    with stage.ledger.write() as connection:
+        breaking.take_place(connection, stage.world.gate_id, (sync_id, won.claim))
+    before = look(stage.ledger)
+    breaking.taken_back(stage.ledger, [sync_id], Heard.VANISHED)
+    assert look(stage.ledger) == before
+
+
+@BOTH
 def test_g2_given_the_probe_is_given_back_by_a_worker_that_stops_then_its_place_is_free(stage: Stage) -> None:
     sync_id = stage.queue()
     half_open(stage.ledger)
@@ -253,6 +269,21 @@ def test_given_a_failure_of_the_shop_or_of_our_own_ledger_when_it_ends_a_run_the
     stage.end(order("2"))
     assert [error_class for _, error_class in stage.attempts()] == ["NotFound", "Transient"]
     assert look(stage.ledger) == Breaker()
+
+
+@BOTH
+def test_g2_given_a_look_that_fails_when_it_ends_then_it_counts_as_any_call(stage: Stage) -> None:
+    stage.erp.by_key = False
+
+    def script(moment: str, _request: Request | None) -> None:
+        if moment == "look":
+            raise errors.Transient(DOWN)
+        if moment == "before":
+            raise errors.Transient("cut", in_doubt=True)
+
+    stage.erp.script = script
+    stage.end()
+    assert look(stage.ledger).failures == 2, "the call, and the look after it"
 
 
 # What credentials say

@@ -432,6 +432,24 @@ def test_s5_given_the_gate_shuts_when_the_next_step_comes_then_it_is_not_sent(be
     assert bench.erp.sends() == ["create", "update/1", "cancel"]
 
 
+def test_s5_given_a_shut_gate_when_the_last_look_is_due_then_the_system_is_not_asked(without_keys: Bench) -> None:
+    bench = without_keys
+    bench.erp.script = fail(IN_DOUBT)
+    sync_id = bench.deliver(order())
+    bench.fails(sync_id, Settling)
+    bench.settle_now()
+    bench.fails(sync_id, Settling, "alone")
+    bench.settle_now()
+    bench.shop.orders["1001"] = order()
+    asked = len(bench.erp.calls)
+    with bench.claimed(sync_id) as run:
+        with bench.ledger.write() as connection:
+            gate.pause(connection, [bench.world.gate_id])
+        with pytest.raises(errors.GateShut):
+            bench.converge(run)
+    assert len(bench.erp.calls) == asked
+
+
 def test_s5_given_the_gate_shuts_when_the_totals_differ_then_the_system_is_not_asked_before_it_opens(
     bench: Bench,
 ) -> None:
@@ -701,6 +719,20 @@ def test_s2_given_keys_when_the_repeat_is_refused_while_the_first_may_come_then_
     assert bench.run(sync_id).finished == State.DONE
     (record,) = bench.erp.records.values()
     assert record.cancelled
+
+
+def test_s2_given_keys_when_a_resend_was_killed_and_the_next_is_refused_then_the_doubt_counts_from_the_resend(
+    bench: Bench,
+) -> None:
+    bench.erp.settle = 60.0
+    bench.erp.script = fail(IN_DOUBT)
+    sync_id = bench.deliver(order())
+    bench.fails(sync_id, Transient)
+    bench.settle_now()
+    kill_during_send(bench, sync_id, effect=False)
+    bench.erp.script = fail(errors.Rejected("no"))
+    bench.fails(sync_id, errors.Rejected)
+    assert bench.states() == [("create", "in_doubt")]
 
 
 def test_s4_given_a_create_that_was_given_up_when_it_comes_late_and_the_order_is_cancelled_then_it_is_cancelled(

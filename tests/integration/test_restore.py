@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from flask.cli import FlaskGroup
 from sqlalchemy import delete, insert, select, update
 
-from integrator import errors
+from integrator import errors, gate
 from integrator.clock import after
 from integrator.config import Settings
 from integrator.documents import Order
@@ -268,6 +268,18 @@ def test_given_a_settle_time_when_an_order_runs_before_its_end_then_it_waits_and
     assert [what for what, _ in bench.erp.calls] == ["send", "look", "send", "send"]
     assert one_record(bench).total.amount == Decimal("20.00")
     assert bench.shop.fetched == ["1001", "1001"]
+
+
+def test_s5_given_a_shut_gate_when_what_was_forgotten_is_looked_up_then_the_system_is_not_asked(
+    bench: Bench,
+) -> None:
+    Backup(bench.ledger).restore()
+    with bench.claimed(shown(bench, order())) as run:
+        with bench.ledger.write() as connection:
+            gate.pause(connection, [bench.world.gate_id])
+        with pytest.raises(errors.GateShut):
+            bench.converge(run)
+    assert bench.erp.calls == []
 
 
 def test_given_an_order_placed_after_the_restore_when_it_runs_then_it_is_not_looked_up(bench: Bench) -> None:

@@ -316,6 +316,19 @@ def test_c2_given_a_newer_claim_when_the_old_holder_writes_then_nothing_changes(
     assert sync_row(ledger, old.sync_id) == before
 
 
+def test_c2_given_a_write_to_steps_when_a_sweep_comes_meanwhile_then_the_sync_is_not_taken_over_within_it(
+    ledger: Ledger, world: World
+) -> None:
+    if ledger.on_sqlite:
+        pytest.skip("the write lock stands for all row locks")
+    won = claimed(ledger, world)
+    force(ledger, won.sync_id, lease_until=after(-1))
+    with ledger.write() as writing:
+        assert leases.hold_fence(writing, won.sync_id, won.claim)
+        assert take_over(ledger) == []
+    assert take_over(ledger) == [(won.sync_id, State.PENDING)]
+
+
 def test_c3_given_a_run_near_its_end_when_renewed_then_ninety_seconds_bound_it(
     ledger: Ledger, world: World
 ) -> None:
@@ -495,6 +508,18 @@ def test_f2_given_newer_credentials_when_the_old_are_refused_then_the_gate_stays
     with ledger.read() as connection:
         shut = gate.ask(connection, world.gate_id)
     assert (shut.open, shut.cause) == (False, "the credentials were refused")
+
+
+def test_f2_given_newer_credentials_when_the_old_are_taken_then_the_newer_ones_refusal_stands(
+    ledger: Ledger, world: World
+) -> None:
+    with ledger.write() as connection:
+        connection.execute(update(gates).values(credentials_version=2))
+        assert gate.refuse_credentials(connection, world.gate_id, 2)
+        gate.accept_credentials(connection, world.gate_id, 1)
+        assert not gate.ask(connection, world.gate_id).open
+        gate.accept_credentials(connection, world.gate_id, 2)
+        assert gate.ask(connection, world.gate_id).open
 
 
 def test_g1_given_two_causes_when_resumed_then_the_other_stands(ledger: Ledger, world: World) -> None:
