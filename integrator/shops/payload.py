@@ -35,7 +35,7 @@ def parse(body: bytes) -> "Fields":
     Refused are NaN and Infinity, a key given twice, a byte order mark, and nesting beyond what the
     interpreter's stack takes. Raises Unmapped, never anything else.
     """
-    value = _load(body)
+    value = parse_value(body)
     if not isinstance(value, dict):
         raise Unmapped("the body is not a JSON object", subject="body")
     return Fields(value)
@@ -46,13 +46,14 @@ def parse_list(body: bytes, name: str) -> "tuple[Fields, ...]":
 
     Raises Unmapped, never anything else.
     """
-    value = _load(body)
+    value = parse_value(body)
     if not isinstance(value, list):
         raise Unmapped("the body is not a JSON list", subject="body")
     return tuple(Fields({name: value}).objects(name))
 
 
-def _load(body: bytes) -> Any:
+def parse_value(body: bytes) -> Any:
+    """Parse any JSON value, as strictly as `parse`. Raises Unmapped, never anything else."""
     try:
         return json.loads(
             body.decode("utf-8"),

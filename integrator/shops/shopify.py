@@ -93,7 +93,7 @@ class Shopify:
             return None
         whole = topic in ORDER_TOPICS
         try:
-            content = skim(body, "id") if whole else parse(body)
+            content = skim(body, "id", "updated_at") if whole else parse(body)
             for name in CHANGE_TOPICS.get(topic, ()):
                 content = content.object(name) or Fields({})
         except errors.Unmapped as error:

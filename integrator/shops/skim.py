@@ -1,24 +1,33 @@
 """Finding an order's id in a body, fast: what a webhook costs is mostly reading it.
 
-Beside `payload`, and not in it, since amounts are read there and numbers here may be floats.
+Beside `payload`, and not in it: here the rest of the body is passed over, and there it is read.
 """
 
-import orjson
+from functools import cache
+from typing import Any
 
-from integrator.shops.payload import Fields, parse
+import msgspec
+
+from integrator.errors import Unmapped
+from integrator.shops.payload import Fields, parse, parse_value
 
 
 def skim(body: bytes, *names: str) -> Fields:
-    """Parse as strictly as `payload.parse`, and faster, for who reads only these fields of it, ids and texts.
+    """Read these fields of a body as `payload.parse` does, and at an eighth of its cost. Others are not given.
 
-    Other numbers may be floats, which `Fields.number` refuses. Raises Unmapped, never anything else.
+    A key that is given twice elsewhere in the body is not seen here: it is for those who must know which order a
+    body is about, before the order itself is read. Raises Unmapped, never anything else.
     """
     try:
-        value = orjson.loads(body)
-        # Of a key that is given twice one is kept, and the other's colon is missing when all is written again.
-        whole = body.count(b":") == orjson.dumps(value).count(b":") and b"\\u003" not in body
-    except (ValueError, TypeError):
-        whole = False
-    if not whole or not isinstance(value, dict) or any(isinstance(value.get(name), float) for name in names):
-        return parse(body)  # as well to say what is wrong with it; an integer of over 64 bits has become a float
-    return Fields(value)
+        body.decode("utf-8")
+        found = msgspec.structs.astuple(_decoder(names).decode(body))
+        return Fields({name: parse_value(bytes(raw)) for name, raw in zip(names, found, strict=True) if raw})
+    except (ValueError, RecursionError, Unmapped):
+        return parse(body)  # to say what is wrong with it
+
+
+@cache
+def _decoder(names: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
+    fields = [(f"field{number}", msgspec.Raw, msgspec.Raw()) for number, _ in enumerate(names)]
+    renamed = {field: name for (field, *_), name in zip(fields, names, strict=True)}
+    return msgspec.json.Decoder(msgspec.defstruct("Skimmed", fields, rename=renamed))

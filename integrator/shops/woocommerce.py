@@ -98,7 +98,7 @@ class WooCommerce:
         if topic not in ORDER_TOPICS and topic != DELETED_TOPIC:
             return None
         try:
-            order = skim(body, "id")
+            order = skim(body, "id", "date_modified_gmt", "code")
         except errors.Unmapped as error:
             raise Unreadable(error.message) from None
         external_id = plain_id(order.values.get("id"))

@@ -28,7 +28,7 @@ from integrator.ledger.schema import State, deliveries, syncs
 from integrator.secrets import key_ring
 from tasks.orders import sync_order
 from tasks.process import Process
-from tests.hostile import TOKENS, UNREADABLE, Path_, bomb, paths, replaced, sample, signed_by_nobody
+from tests.hostile import PASSED_OVER, TOKENS, UNREADABLE, Path_, bomb, paths, replaced, sample, signed_by_nobody
 from tests.support import MemoryErp, sync_row
 from tests.webhooks import (
     KEYS,
@@ -329,6 +329,22 @@ def test_given_genuine_bodies_that_can_t_be_read_when_sent_then_each_is_kept_and
         assert [getattr(again, name) for name in clear] == [getattr(before, name) for name in clear]
         assert "body" in again.error_message
         assert "signing secret" in again.error_remedy
+    assert mill.clean()
+
+
+@pytest.mark.parametrize("platform", URLS)
+def test_given_bodies_whose_order_alone_is_found_when_worked_on_then_it_is_held_by_its_own_id(
+    mill: Mill, platform: str
+) -> None:
+    for body in PASSED_OVER.values():
+        assert mill.post(body, platform).status_code == 200
+
+    found = all_syncs(mill.site.ledger)
+    assert [sync.external_id for sync in found] == ["91", "92", "93", "94"]
+    for sync in found:
+        after = mill.work(sync.correlation_id)
+        assert (after.state, after.error_class) == (State.HELD, "Unmapped")
+        assert "not strict JSON" in after.error_message
     assert mill.clean()
 
 
