@@ -8,8 +8,8 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Generic, TypeVar
 
 from integrator.logs import describe, get_logger
 
@@ -40,6 +40,7 @@ class Job(Generic[Item, Result]):
         self._unsettled.acquire()
         self._results: list[Result] = []
         self._error: BaseException | None = None
+        self._call: Callable[[], None] | None = None
 
     @property
     def late(self) -> bool:
@@ -55,13 +56,24 @@ class Job(Generic[Item, Result]):
         """Give the result, unless there is an error."""
         if not self.settled:
             self._results.append(result)
-            self._unsettled.release()
+            self._tell()
 
     def fail(self, error: BaseException) -> None:
         """Give the error, unless there is a result."""
         if not self.settled:
             self._error = error
-            self._unsettled.release()
+            self._tell()
+
+    def when_settled(self, call: Callable[[], None]) -> None:
+        """Have this called once it is settled, in whichever thread does it; at worst twice."""
+        self._call = call
+        if self.settled:
+            call()
+
+    def _tell(self) -> None:
+        self._unsettled.release()
+        if self._call is not None:
+            self._call()
 
     def wait(self) -> bool:
         """Wait until it is settled; False when the deadline came first."""
@@ -72,6 +84,20 @@ class Job(Generic[Item, Result]):
         if self._error is not None:
             raise self._error
         return self._results[0]
+
+
+Steps = Generator[Job[Any, Any], None, Result]
+"""Work that yields each job that it waits for, and is to be gone on with when that is settled or late."""
+
+
+def wait_through(steps: Steps[Result]) -> Result:
+    """Go through the steps in this thread, waiting where they wait. Raises what they raise."""
+    try:
+        while True:
+            next(steps).wait()
+    except StopIteration as done:
+        result: Result = done.value
+        return result
 
 
 class Batcher(Generic[Item, Result]):
@@ -111,13 +137,21 @@ class Batcher(Generic[Item, Result]):
         self._died_at: float | None = None
         self._pid = os.getpid()
 
-    def ask(self, item: Item, deadline: float) -> Result:
+    def ask(self, item: Item, deadline: float) -> Steps[Result]:
         """Have the item worked on. Raises Busy, or what the work raised."""
+        job = self._submit(item, deadline)
+        yield job
+        if not job.settled:
+            self._withdraw(job)
+            raise Busy(f"the {self.name} did not come to it in time")
+        return job.outcome()
+
+    def _submit(self, item: Item, deadline: float) -> Job[Item, Result]:
         if self._pid != os.getpid():
             with self._fork_lock:
                 if self._pid != os.getpid():
                     self._reset()
-        job = Job[Item, Result](item, deadline)
+        job: Job[Item, Result] = Job(item, deadline)  # Job[…](…) costs as much again
         with self._changed:
             if self._stalled():
                 raise Busy(f"the {self.name} waits for the ledger")
@@ -126,10 +160,7 @@ class Batcher(Generic[Item, Result]):
             self._waiting.append(job)
             self._start()
             self._changed.notify()
-        if not job.wait():
-            self._withdraw(job)
-            raise Busy(f"the {self.name} did not come to it in time")
-        return job.outcome()
+        return job
 
     def trouble(self) -> str | None:
         """What is wrong with the thread, for people; None when nothing is."""

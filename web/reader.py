@@ -13,7 +13,7 @@ from integrator import connectors
 from integrator.ledger.access import ShopRow, find_shop
 from integrator.ledger.engine import Ledger
 from integrator.secrets import KeyRing
-from web.batcher import Batcher, Job
+from web.batcher import Batcher, Job, Steps, wait_through
 
 Result = TypeVar("Result")
 
@@ -37,8 +37,12 @@ class Reader:
         )
 
     def read(self, query: Callable[[Connection], Result], deadline: float) -> Result:
-        """Run the query in a reading transaction. Raises Busy, or what the query raised."""
-        return cast("Result", self._batcher.ask(query, deadline))
+        """Run the query in a reading transaction, and wait for it. Raises Busy, or what the query raised."""
+        return wait_through(self.ask(query, deadline))
+
+    def ask(self, query: Callable[[Connection], Result], deadline: float) -> Steps[Result]:
+        """The same for those who wait in steps."""
+        return cast("Steps[Result]", self._batcher.ask(query, deadline))
 
     def _work(self, jobs: list[Job[Callable[[Connection], Any], Any]]) -> tuple[()]:
         for job in jobs:
@@ -76,14 +80,15 @@ class Shops:
         self._known: dict[str, tuple[float, ShopRow | None]] = {}
         self._unknown: dict[str, tuple[float, ShopRow | None]] = {}
 
-    def find(self, platform: str, key: str, deadline: float) -> ShopRow | None:
+    def find(self, platform: str, key: str, deadline: float) -> Steps[ShopRow | None]:
         """The shop of this platform with this key. Raises Busy, SQLAlchemyError, SecretsError."""
         if len(key) > KEY_LIMIT:
             return None
         remembered = self._remembered(key)
-        shop = (
-            self._reader.read(lambda c: self._look_up(c, key), deadline) if remembered is None else remembered[1]
-        )
+        if remembered is None:
+            shop = yield from self._reader.ask(lambda c: self._look_up(c, key), deadline)
+        else:
+            shop = remembered[1]
         return shop if shop is not None and shop.platform == platform else None
 
     def _remembered(self, key: str) -> tuple[float, ShopRow | None] | None:

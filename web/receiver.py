@@ -26,7 +26,8 @@ from integrator.logs import describe, get_logger
 from integrator.metrics import UNKNOWN
 from integrator.secrets import SecretsError
 from integrator.shops.base import Ping, Unsigned
-from web.batcher import Busy
+from web.answer import Answer
+from web.batcher import Busy, Steps
 from web.metrics import Counters
 from web.problems import problem
 from web.reader import Shops
@@ -66,13 +67,18 @@ class Receiver:
         self._writer = writer
         self._counters = counters
 
-    def receive(self, environ: WSGIEnvironment, start: StartResponse, platform: str, key: str) -> Iterable[bytes]:
+    def receive(self, environ: WSGIEnvironment, start: StartResponse, platform: str, key: str) -> Answer:
         """Answer one request."""
+        return Answer(self._receive(environ, start, platform, key))
+
+    def _receive(
+        self, environ: WSGIEnvironment, start: StartResponse, platform: str, key: str
+    ) -> Steps[Iterable[bytes]]:
         began = time.monotonic()
         deadline = began + self._settings.web_answer_seconds
         webhook = Webhook(platform, key, secrets.token_hex(16), deadline)
         with tracing.begin("webhook", webhook.correlation_id) as span:
-            told_as, refusal = self._answer(environ, webhook)
+            told_as, refusal = yield from self._answer(environ, webhook)
             status = refusal.status_code if refusal else 200
             if webhook.shop is not None:
                 shop = webhook.shop
@@ -87,24 +93,26 @@ class Receiver:
         start("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "0"), ("X-Correlation-Id", told_as)])
         return ()
 
-    def _answer(self, environ: WSGIEnvironment, webhook: Webhook) -> tuple[str, Response | None]:
+    def _answer(self, environ: WSGIEnvironment, webhook: Webhook) -> Steps[tuple[str, Response | None]]:
         """The correlation id to tell, and the answer if it is not a plain 200."""
         try:
-            self._admit(environ, webhook)
-            return self._keep(webhook), None
+            yield from self._admit(environ, webhook)
+            return (yield from self._keep(webhook)), None
         except Refused as refused:
             return webhook.correlation_id, self._refuse(webhook, refused)
         except Exception as error:  # noqa: BLE001 - not kept, so the shop must send it again
             return webhook.correlation_id, self._fail(webhook, error)
 
-    def _admit(self, environ: WSGIEnvironment, webhook: Webhook) -> None:
+    def _admit(self, environ: WSGIEnvironment, webhook: Webhook) -> Steps[None]:
         """Size, key, signature (or a platform's unsigned ping), in this order. Raises Refused."""
         announced = get_content_length(environ)
         if announced is None:  # only reading tells how large it is
             self._read(environ, webhook, announced)
-        elif announced > self._settings.max_body_bytes:
-            raise self._too_large(webhook)
-        webhook.shop = self._find(webhook)
+        if (len(webhook.body) if announced is None else announced) > self._settings.max_body_bytes:
+            with contextlib.suppress(Refused):  # counted for its shop when that is to be had
+                webhook.shop = yield from self._find(webhook)
+            raise Refused(413, "too_large", f"The body is larger than {self._settings.max_body_bytes} bytes.")
+        webhook.shop = yield from self._find(webhook)
         if webhook.shop is None:
             raise Refused(404, "unknown_key", "There is nothing at this address.")
         if announced is not None:
@@ -130,29 +138,21 @@ class Receiver:
             raise Refused(400, "incomplete", f"The body can't be read ({type(error).__name__}).") from None
         webhook.reading_seconds = time.monotonic() - began
         webhook.deadline += webhook.reading_seconds
-        if len(webhook.body) > self._settings.max_body_bytes:
-            raise self._too_large(webhook)
         if announced is not None and len(webhook.body) < announced:
             raise Refused(400, "incomplete", "The body is shorter than its Content-Length.")
 
-    def _too_large(self, webhook: Webhook) -> Refused:
-        """413, counted for its shop when that is to be had."""
-        with contextlib.suppress(Refused):
-            webhook.shop = self._find(webhook)
-        return Refused(413, "too_large", f"The body is larger than {self._settings.max_body_bytes} bytes.")
-
-    def _find(self, webhook: Webhook) -> ShopRow | None:
+    def _find(self, webhook: Webhook) -> Steps[ShopRow | None]:
         if webhook.platform == RESERVED:
             return None
         try:
-            return self._shops.find(webhook.platform, webhook.key, webhook.deadline)
+            return (yield from self._shops.find(webhook.platform, webhook.key, webhook.deadline))
         except (Busy, SQLAlchemyError) as error:
             raise _busy(error) from None
         except SecretsError as error:
             log.error("secrets_unreadable", reason=str(error))  # noqa: TRY400 - the sentence says it all
             raise Refused(503, "failed", _TRY_AGAIN, retry_after_seconds=BUSY_SECONDS) from None
 
-    def _keep(self, webhook: Webhook) -> str:
+    def _keep(self, webhook: Webhook) -> Steps[str]:
         """Keep an admitted webhook, or count that there is nothing to keep. The correlation id. Raises Refused."""
         shop = webhook.shop
         assert shop is not None, "admitted"  # noqa: S101
@@ -165,7 +165,7 @@ class Receiver:
             return self._count("unknown_topic", webhook)
         try:
             with tracing.inner("keep"):
-                accepted = self._writer.keep(Arrived(shop, delivery), webhook.deadline)
+                accepted = yield from self._writer.keep(Arrived(shop, delivery), webhook.deadline)
         except OverCap as over:
             raise Refused(503, "over_cap", str(over), retry_after_seconds=OVER_CAP_SECONDS) from None
         except (Busy, *UNREACHABLE) as error:

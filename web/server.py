@@ -4,6 +4,7 @@ What an installation may change is in `integrator.config`. The application is ma
 and opens its connections there. TLS ends in front of it.
 """
 
+import gc
 import os
 import shutil
 import sys
@@ -13,6 +14,9 @@ from typing import Any
 from integrator import logs, metrics, readiness, tracing
 from integrator.ledger.engine import Ledger
 from web.bells import Bells
+
+GARBAGE_OBJECTS = 20_000
+"""How many more objects there are before the collector looks at the youngest; Python's own default is 700."""
 
 _settings = readiness.settings_or_exit()
 _on_sqlite = Ledger.from_settings(_settings).on_sqlite
@@ -72,8 +76,15 @@ def on_exit(_server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Load Celery before the first webhook needs it, and trace what this process does."""
+    """Load Celery before the first webhook needs it, and trace what this process does.
+
+    Then tell the garbage collector that what is loaded stays, and to look less often for cycles among what
+    webhooks leave behind, which is a thousand small objects each and no cycle: a twentieth of their cost.
+    """
     tracing.configure(_settings, "web")
     publish = worker.wsgi.extensions["integrator"].publish
     if isinstance(publish, Bells):
         publish.load()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_OBJECTS)

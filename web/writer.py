@@ -11,7 +11,7 @@ from integrator.ledger.engine import UNREACHABLE, Ledger
 from integrator.ledger.records import Accepted, Delivery
 from integrator.logs import describe, get_logger, together
 from integrator.metrics import UNKNOWN
-from web.batcher import Batcher, Busy, Job
+from web.batcher import Batcher, Busy, Job, Steps
 from web.metrics import Counters
 
 log = get_logger(__name__)
@@ -94,15 +94,15 @@ class Writer:
         self._gauges = _Gauges(max_open)
         self._batcher = Batcher[Arrived, Accepted]("writer", self._work, size=batch, stall_seconds=stall_seconds)
 
-    def keep(self, arrived: Arrived, deadline: float) -> Accepted:
-        """Keep one delivery; it is on disk when this returns.
+    def keep(self, arrived: Arrived, deadline: float) -> Steps[Accepted]:
+        """Keep one delivery; it is on disk when the steps are through.
 
         Raises OverCap; Busy when the ledger did not take it in time (it may still do so: the shop's next try is
         then a duplicate); any other exception is a fault of ours.
         """
         if self._gauges.full(arrived.shop):
             raise OverCap(self._gauges.cap(arrived.shop))
-        return self._batcher.ask(arrived, deadline)
+        return (yield from self._batcher.ask(arrived, deadline))
 
     def trouble(self) -> str | None:
         """What is wrong with the writer's thread, for people; None when nothing is."""

@@ -15,7 +15,7 @@ from integrator.ledger.schema import State, deliveries
 from tests.e2e.test_gunicorn import HOST, PATH, Server, running, wait_for
 from tests.hostile import UNREADABLE, bomb
 from tests.webhooks import KEYS, all_syncs, count, headers, order_body, signature, store
-from web import gunicorn_worker
+from web import timed_socket
 
 BODY = order_body(1)
 
@@ -273,11 +273,11 @@ def test_given_many_clients_that_say_nothing_when_they_hold_their_connections_th
 def test_given_a_client_that_takes_no_answers_when_it_asks_on_then_its_thread_is_given_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gunicorn_worker, "TAKE_SECONDS", 0.1)
+    monkeypatch.setattr(timed_socket, "TAKE_SECONDS", 0.1)
     ours, theirs = socket.socketpair()
-    with theirs, gunicorn_worker.TimedSocket.adopt(ours) as timed:
+    with theirs, timed_socket.TimedSocket.adopt(ours) as timed:
         began = time.monotonic()
-        with pytest.raises(gunicorn_worker.TooSlow):
+        with pytest.raises(timed_socket.TooSlow):
             timed.sendall(b"x" * 50_000_000)
         assert time.monotonic() - began < 10
         theirs.close()

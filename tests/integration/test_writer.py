@@ -30,7 +30,7 @@ from tests.webhooks import (
     store,
 )
 from web import writer as web_writer
-from web.batcher import Busy
+from web.batcher import Busy, wait_through
 from web.metrics import Counters
 from web.writer import Arrived, Writer
 
@@ -38,6 +38,10 @@ from web.writer import Arrived, Writer
 def make_writer(ledger: Ledger, *, batch: int = 64, stall_seconds: float = 30.0) -> Writer:
     dispatcher: Any = SilentDispatcher()
     return Writer(ledger, dispatcher, Counters(), batch=batch, max_open=100_000, stall_seconds=stall_seconds)
+
+
+def keep(made: Writer, item: Arrived, deadline: float) -> Accepted:
+    return wait_through(made.keep(item, deadline))
 
 
 def arrived(world: World, number: int, *, event: str | None = None) -> Arrived:
@@ -76,7 +80,7 @@ class Outcomes:
                 if number is None or item is None:
                     return
                 try:
-                    self.of[number] = made.keep(item, time.monotonic() + seconds)
+                    self.of[number] = keep(made, item, time.monotonic() + seconds)
                 except Exception as error:  # noqa: BLE001
                     self.of[number] = error
 
@@ -194,7 +198,7 @@ def test_given_an_order_that_somebody_holds_when_batched_then_the_others_are_kep
     ledger = postgresql_ledger
     world = make_tenant(ledger)
     made = make_writer(ledger)
-    made.keep(arrived(world, 1), time.monotonic() + 10)
+    keep(made, arrived(world, 1), time.monotonic() + 10)
     items = [arrived(world, number % 4 + 1, event=f"e-{number}") for number in range(12)]
     tries: list[int] = []
 
@@ -229,7 +233,7 @@ def test_given_an_order_that_stays_held_when_its_time_is_up_then_it_is_busy_and_
     world = make_tenant(ledger)
     made = make_writer(ledger)
     for number in (1, 2):
-        made.keep(arrived(world, number), time.monotonic() + 10)
+        keep(made, arrived(world, number), time.monotonic() + 10)
 
     with ledger.write() as connection:
         connection.execute(update(syncs).where(syncs.c.external_id.in_(["1", "2"])).values(priority=1))
@@ -242,7 +246,7 @@ def test_given_an_order_that_stays_held_when_its_time_is_up_then_it_is_busy_and_
     assert all(isinstance(one, Busy) for one in refused)
     assert not made._batcher._waiting
     assert count(ledger, deliveries) == 22
-    assert isinstance(made.keep(arrived(world, 1), time.monotonic() + 10), Accepted)
+    assert isinstance(keep(made, arrived(world, 1), time.monotonic() + 10), Accepted)
 
 
 @contextmanager
@@ -300,9 +304,9 @@ def test_given_a_request_that_went_away_when_its_turn_comes_then_it_is_not_writt
     world = make_tenant(ledger)
     made = make_writer(ledger)
     with held_up(made, monkeypatch, world, waiting=0), pytest.raises(Busy):
-        made.keep(arrived(world, 1), time.monotonic() + 0.05)
+        keep(made, arrived(world, 1), time.monotonic() + 0.05)
 
-    made.keep(arrived(world, 2), time.monotonic() + 10)
+    keep(made, arrived(world, 2), time.monotonic() + 10)
 
     assert sorted(sync.external_id for sync in all_syncs(ledger)) == ["0", "2"]
 
@@ -320,9 +324,9 @@ def test_given_a_batch_that_fails_late_when_redone_then_those_that_went_away_are
 
     monkeypatch.setattr(web_writer, "accept", slow_failure)
     with pytest.raises(Busy):
-        made.keep(arrived(world, 1), time.monotonic() + 0.1)
+        keep(made, arrived(world, 1), time.monotonic() + 0.1)
 
-    made.keep(arrived(world, 2), time.monotonic() + 10)
+    keep(made, arrived(world, 2), time.monotonic() + 10)
 
     assert [sync.external_id for sync in all_syncs(ledger)] == ["2"]
 
@@ -341,7 +345,7 @@ def test_given_a_commit_whose_answer_was_lost_when_redone_then_it_is_a_duplicate
 
     monkeypatch.setattr(made, "_commit", lost)
 
-    assert made.keep(arrived(world, 1, event="e-1"), time.monotonic() + 10).duplicate
+    assert keep(made, arrived(world, 1, event="e-1"), time.monotonic() + 10).duplicate
     assert (count(ledger, deliveries), all_syncs(ledger)[0].wanted) == (1, 1)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from web import batcher
-from web.batcher import Batcher, Busy, Job
+from web.batcher import Batcher, Busy, Job, wait_through
 
 Work = Callable[[list[Job[int, int]]], Sequence[Job[int, int]]]
 
@@ -42,16 +42,20 @@ def make(work: Work, **changes: float) -> Batcher[int, int]:
     return Batcher("worker", work, size=int(changes.pop("size", 3)), **({"stall_seconds": 10.0} | changes))  # type: ignore[arg-type]
 
 
+def ask(made: Batcher[int, int], item: int, deadline: float) -> int:
+    return wait_through(made.ask(item, deadline))
+
+
 def ask_in_background(made: Batcher[int, int], items: list[int]) -> tuple[list[threading.Thread], list[object]]:
     answers: list[object] = []
 
-    def ask(item: int) -> None:
+    def run(item: int) -> None:
         try:
-            answers.append(made.ask(item, soon()))
+            answers.append(ask(made, item, soon()))
         except BaseException as error:  # noqa: BLE001
             answers.append(error)
 
-    threads = [threading.Thread(target=ask, args=(item,)) for item in items]
+    threads = [threading.Thread(target=run, args=(item,)) for item in items]
     for thread in threads:
         thread.start()
     return threads, answers
@@ -88,11 +92,11 @@ def test_given_a_deadline_when_it_passes_then_the_job_is_busy_and_never_started(
     assert gate.entered.wait(10)
 
     with pytest.raises(Busy):
-        made.ask(1, soon(0.05))
+        ask(made, 1, soon(0.05))
     gate.open.set()
     for thread in threads:
         thread.join()
-    assert made.ask(2, soon()) == 4
+    assert ask(made, 2, soon()) == 4
 
     assert gate.batches == [[0], [2]]
 
@@ -106,7 +110,7 @@ def test_given_a_full_queue_when_asked_then_it_is_refused_at_once() -> None:
     wait_for(lambda: len(made._waiting) == 2)
 
     with pytest.raises(Busy, match="full"):
-        made.ask(3, soon())
+        ask(made, 3, soon())
 
     gate.open.set()
     for thread in threads + more:
@@ -122,14 +126,14 @@ def test_given_a_stalled_batch_when_asked_then_it_is_refused_at_once_and_told() 
     time.sleep(0.06)
 
     with pytest.raises(Busy, match="waits for the ledger"):
-        made.ask(1, soon())
+        ask(made, 1, soon())
     assert made.trouble() is not None
 
     gate.open.set()
     for thread in threads:
         thread.join()
     assert answers == [0]
-    assert made.ask(1, soon()) == 2
+    assert ask(made, 1, soon()) == 2
     assert made.trouble() is None
 
 
@@ -144,13 +148,13 @@ def test_given_work_that_raises_when_asked_then_those_left_unsettled_learn_of_it
     made = make(work)
 
     with pytest.raises(ValueError, match="-1"):
-        made.ask(-1, soon())
-    assert made.ask(1, soon()) == 1
+        ask(made, -1, soon())
+    assert ask(made, 1, soon()) == 1
 
 
 def test_given_work_that_forgets_a_job_when_asked_then_the_job_is_busy() -> None:
     with pytest.raises(Busy):
-        make(lambda _jobs: []).ask(1, soon())
+        ask(make(lambda _jobs: []), 1, soon())
 
 
 def test_given_work_that_gives_a_job_back_when_others_wait_then_it_comes_after_them() -> None:
@@ -185,7 +189,7 @@ def test_given_work_that_gives_a_job_back_for_ever_when_its_time_is_up_then_it_i
     made = make(work)
 
     with pytest.raises(Busy):
-        made.ask(1, soon(0.2))
+        ask(made, 1, soon(0.2))
 
     wait_for(lambda: made._busy_since is None)
     assert not made._waiting
@@ -204,11 +208,11 @@ def test_given_a_thread_that_dies_when_asked_then_the_job_fails_and_the_next_sta
     made = dying()
 
     with pytest.raises(Busy, match="died"):
-        made.ask(-1, soon())
+        ask(made, -1, soon())
 
     assert made.trouble() == "the worker thread died"
     assert made.trouble() == "the worker thread died"
-    assert made.ask(1, soon()) == 2
+    assert ask(made, 1, soon()) == 2
     assert made.trouble() is None
 
 
@@ -217,7 +221,7 @@ def test_given_a_thread_that_died_long_ago_when_checked_then_the_check_starts_an
 ) -> None:
     made = dying()
     with pytest.raises(Busy):
-        made.ask(-1, soon())
+        ask(made, -1, soon())
 
     monkeypatch.setattr(batcher, "RED_SECONDS", 0.0)
 
@@ -247,15 +251,15 @@ def test_given_jobs_that_wait_when_the_thread_dies_then_they_fail_at_once() -> N
 
 def test_given_a_fork_when_the_child_asks_then_it_has_a_thread_of_its_own() -> None:
     made = make(double)
-    assert made.ask(1, soon()) == 2
+    assert ask(made, 1, soon()) == 2
 
     pid = os.fork()
     if pid == 0:
         try:
-            os._exit(0 if made.ask(2, soon(5)) == 4 else 1)
+            os._exit(0 if ask(made, 2, soon(5)) == 4 else 1)
         finally:
             os._exit(2)
     _, status = os.waitpid(pid, 0)
 
     assert os.waitstatus_to_exitcode(status) == 0
-    assert made.ask(3, soon()) == 6
+    assert ask(made, 3, soon()) == 6
