@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 
-from integrator.clock import EPOCH
+from integrator.clock import EPOCH, after
 from integrator.config import settings
 from integrator.errors import QuotaUsedUp, RateLimited
 from integrator.ledger.engine import Ledger
-from integrator.ledger.limits import nearly_used, uses, write_plan
+from integrator.ledger.limits import NoPlace, Place, nearly_used, place, uses, write_plan
 from integrator.ledger.schema import gates, limits, plans
-from integrator.limits import Limiter
+from integrator.limits import STALE_SECONDS, Limiter
 from integrator.plans import PlanFile, Purpose, Rate
 from tests.redis_server import RedisServer
 from tests.support import World, make_tenant
@@ -268,6 +268,47 @@ def test_given_a_call_that_never_left_when_refunded_then_the_day_has_it_again(
     for _ in range(3):
         threading.Event().wait(0.01)
         limiter.of_gate(world.gate_id)().refund()
+    ask(limiter, world)
+    with pytest.raises(QuotaUsedUp):
+        ask(limiter, world)
+
+
+def test_given_a_call_of_yesterday_that_never_left_when_refunded_then_today_has_not_one_more(
+    ledger: Ledger, clock: Callable[[datetime], float]
+) -> None:
+    world, limiter = make_tenant(ledger), Limiter(ledger, None)
+    plan(ledger, world, per_second=1_000, burst=1_000, per_day=2)
+    clock(datetime(2030, 1, 1, 23, 59, 50, tzinfo=UTC))
+    yesterdays = limiter.of_gate(world.gate_id)()
+    clock(datetime(2030, 1, 2, 0, 0, 10, tzinfo=UTC))
+    for _ in range(2):
+        ask(limiter, world)
+    yesterdays.refund()
+    with pytest.raises(QuotaUsedUp):
+        ask(limiter, world)
+
+
+def test_given_who_follows_others_without_redis_when_their_time_is_over_then_the_ledger_gives_it_no_place(
+    ledger: Ledger,
+) -> None:
+    key = "gate:1"
+    with ledger.write() as connection:
+        connection.execute(insert(limits).values(key=key, without_redis_until=after(60)))
+        assert isinstance(place(connection, key, Rate(10), None, Purpose.ORDERS, lost_redis=False), Place)
+        connection.execute(update(limits).values(without_redis_until=after(-1), next_us=0))
+        assert isinstance(place(connection, key, Rate(10), None, Purpose.ORDERS, lost_redis=False), NoPlace)
+
+
+def test_given_a_process_that_stood_still_when_redis_grants_then_the_place_is_not_used_and_the_day_has_it_again(
+    sqlite_ledger: Ledger, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, limiter = make_tenant(sqlite_ledger), Limiter(sqlite_ledger, redis.url)
+    plan(sqlite_ledger, world, per_second=1_000, burst=1_000, per_day=1)
+    read_and_granted = iter([0.0, STALE_SECONDS + 0.1])
+    with monkeypatch.context() as patch:
+        patch.setattr("integrator.limits.boottime", lambda: next(read_and_granted))
+        with pytest.raises(RateLimited):
+            limiter.of_gate(world.gate_id)()
     ask(limiter, world)
     with pytest.raises(QuotaUsedUp):
         ask(limiter, world)
