@@ -3,16 +3,18 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import click
 import pytest
 from flask.cli import run_command
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 
 from integrator import readiness
 from integrator.config import Settings
-from integrator.ledger.engine import Ledger
+from integrator.ledger.engine import Ledger, LossyLedger
 from integrator.secrets import new_key
 from tests.webhooks import store
 from web import create_app
@@ -55,6 +57,39 @@ def test_given_a_lossy_database_when_checked_then_it_refuses_unless_told(postgre
 
     assert "synchronous_commit = off" in refusal(postgresql_ledger)
     assert refusal(postgresql_ledger, allow_lossy_ledger=True) == ""
+
+
+def test_l1_given_a_file_when_a_connection_is_opened_then_each_commit_is_on_disk_and_waits_are_bounded(
+    sqlite_ledger: Ledger,
+) -> None:
+    wanted = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 5_000}
+    with sqlite_ledger.read() as connection:
+        found = {name: connection.execute(text(f"PRAGMA {name}")).scalar_one() for name in wanted}
+    assert found == wanted
+
+
+def test_given_a_server_when_a_connection_is_opened_then_nobody_is_waited_for_without_end(
+    postgresql_ledger: Ledger,
+) -> None:
+    wanted = {"lock_timeout": "5s", "statement_timeout": "30s", "idle_in_transaction_session_timeout": "10s"}
+    with postgresql_ledger.read() as connection:
+        found = {name: connection.execute(text(f"SHOW {name}")).scalar_one() for name in wanted}
+    assert found == wanted
+
+
+@pytest.mark.parametrize("setting", ["synchronous_commit", "fsync", "full_page_writes"])
+def test_given_any_setting_that_loses_commits_when_checked_then_it_is_named(
+    postgresql_ledger: Ledger, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    off = dict.fromkeys(["synchronous_commit", "fsync", "full_page_writes"], "on") | {setting: "off"}
+
+    class Answers:
+        def execute(self, asked: Any) -> Any:
+            return SimpleNamespace(scalar_one=lambda: off[str(asked).removeprefix("SHOW ")])
+
+    monkeypatch.setattr(postgresql_ledger, "read", lambda: nullcontext(Answers()))
+    with pytest.raises(LossyLedger, match=f"{setting} = off"):
+        postgresql_ledger.check_durability()
 
 
 def test_given_a_budget_of_connections_when_checked_then_it_is_kept_to_the_last(postgresql_ledger: Ledger) -> None:
