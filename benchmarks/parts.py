@@ -36,7 +36,7 @@ def tenants(count: int, erp_url: str = f"http://{HOST}:9") -> tuple[dict[str, An
     return {"tenants": found}, secrets, targets
 
 
-def slow_down(sqs_url: str, latency_ms: int) -> None:
+def slow_down(sqs_url: str, latency_ms: float) -> None:
     """Let each of the endpoint's answers take so long."""
     urllib.request.urlopen(f"{sqs_url}/_sandbox", json.dumps({"latency_ms": latency_ms}).encode()).close()
 

@@ -1,4 +1,4 @@
-"""The short form of the two benchmarks whose figures docs/performance.md gives: what they count, not how fast."""
+"""The short form of the benchmarks whose figures docs/performance.md gives: what they count, not how fast."""
 
 import json
 import subprocess
@@ -24,6 +24,14 @@ def test_given_the_receiver_and_its_peer_when_measured_then_every_acknowledged_o
     assert found["acknowledged"] == found["kept"] > 0
     assert found["naive_acknowledged"] <= found["naive_queued"]
     assert found["refused"] == 0
+
+
+def test_given_both_transports_when_measured_then_every_task_ran_and_each_figure_is_there() -> None:
+    found = measured("transport")
+
+    figures = {"tasks_per_s", "calls_per_task", "publishes_per_s", "pickup_ms_p50", "pickup_ms_p99", "rss_mb"}
+    assert found.keys() >= {"ratio", *figures, *(f"stock_{name}" for name in figures)}
+    assert found["stock_calls_per_task"] > 2
 
 
 def test_given_the_whole_system_when_measured_then_each_order_arrives_by_a_message_of_its_own() -> None:
