@@ -20,10 +20,11 @@ test: setup-dev ## Run the tests in random order, in JOBS processes (one more th
 	@$(python) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 faults: setup-dev ## Take parts away under load and bring them back (ARGS="--seed 7 --rounds 2 --only sqs-stopped")
+	@$(if $(ARGS),,TRANSPORT_ROUNDS=100 TRANSPORT_EXAMPLES=100 $(python) -m pytest -q tests/transport)
 	@$(python) -m tests.e2e.faults $(ARGS)
 
 bench: setup-dev ## Measure: every benchmark, one line of JSON each (ARGS=--short for a look; docs/performance.md)
-	@set -e; for one in ingest pipeline pools shares limits dispatch fairness outage quota fairness_sim hostile; do \
+	@set -e; for one in ingest transport pipeline pools shares limits dispatch fairness outage quota fairness_sim hostile; do \
 		echo "== benchmarks.$$one" >&2; $(python) -m benchmarks.$$one $(ARGS); done
 
 check: setup-dev ## Check style, format, types and which package may import which

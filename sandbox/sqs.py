@@ -24,7 +24,7 @@ import orjson
 from pydantic import BaseModel, Field, ValidationError
 
 from sandbox.sqs_actions import ACTIONS, BATCHES, NAME, Json, check, check_batch, render
-from sandbox.sqs_queue import ACCOUNT, AWS, MAX_BYTES, Queue, SqsError
+from sandbox.sqs_queue import ACCOUNT, AWS, MAX_BYTES, Clock, Queue, SqsError
 
 MAX_REQUEST_BYTES = 8 * MAX_BYTES  # JSON takes up to six bytes for one of a message
 
@@ -63,8 +63,8 @@ class Request:
 class Endpoint:
     """All queues, what was asked of them, and the faults in force."""
 
-    def __init__(self) -> None:
-        self.queues: dict[str, Queue] = {}
+    def __init__(self, clock: Clock = time.time) -> None:
+        self.queues, self._clock = dict[str, Queue](), clock
         self.requests: Counter[str] = Counter()
         self.faults = Faults()
         self._rng = random.Random(0)
@@ -147,7 +147,7 @@ class Endpoint:
         """Create a queue, or find the one of that name if it has these attributes."""
         if not NAME.fullmatch(name):
             raise SqsError("InvalidParameterValue", f"The name of a queue is like {NAME.pattern}.")
-        queue = self.queues.setdefault(name, Queue(name, time.time, attributes, self.queues))
+        queue = self.queues.setdefault(name, Queue(name, self._clock, attributes, self.queues))
         if queue.attributes.changed(attributes) != queue.attributes:
             raise SqsError("QueueAlreadyExists", "The specified queue already exists.")
         return queue
@@ -166,7 +166,9 @@ class Endpoint:
         return answer
 
     async def _receive(self, queue: Queue, params: Json, client: asyncio.StreamReader) -> Json:
-        deadline = time.time() + params.get("WaitTimeSeconds", queue.attributes.receive_message_wait_time_seconds)
+        deadline = self._clock() + params.get(
+            "WaitTimeSeconds", queue.attributes.receive_message_wait_time_seconds
+        )
         take = partial(
             queue.receive,
             params.get("MaxNumberOfMessages", 1),
@@ -174,12 +176,12 @@ class Endpoint:
             choose=self._rng.randrange if self.faults.reordering else None,
             repeat=lambda: self._rng.random() < self.faults.duplicates,
         )
-        while not (messages := take()) and time.time() < deadline:
+        while not (messages := take()) and self._clock() < deadline:
             changed = asyncio.Event()
             queue.listeners.add(changed.set)
             due = min(deadline, queue.next_change() or deadline)
             with suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), max(due - time.time(), 0.001))
+                await asyncio.wait_for(changed.wait(), max(due - self._clock(), 0.001))
             queue.listeners.discard(changed.set)
             if client.at_eof():  # nobody is left to receive
                 raise ConnectionResetError

@@ -1,0 +1,1 @@
+"""The transport held to what it promises, beside kombu's own."""

@@ -1,0 +1,35 @@
+"""A Celery worker consumes again by itself whenever its endpoint is back, and stops in order."""
+
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.transport_worker import BATCHING
+from tests.transport.worker import AGAIN_SECONDS, FAULTS, VISIBILITY_SECONDS, working
+from tests.workers import until
+
+ROUNDS = int(os.environ.get("TRANSPORT_ROUNDS", "10"))
+SEED = int(os.environ.get("TRANSPORT_SEED") or time.time()) % 2**31
+
+
+@pytest.mark.timeout(120 + 10 * ROUNDS)
+@pytest.mark.parametrize(("pool", "rounds"), [("threads", ROUNDS), ("prefork", max(ROUNDS // 5, 1))])
+def test_given_the_endpoint_goes_and_returns_when_a_worker_listens_then_it_soon_consumes_again(
+    tmp_path: Path, pool: str, rounds: int
+) -> None:
+    dice = random.Random(f"{SEED}:{pool}")
+    with working(tmp_path, BATCHING, pool=pool, concurrency=2, acks_late=pool == "prefork") as worker:
+        faults = list(FAULTS) * (rounds // len(FAULTS) + 1)
+        for number, fault in enumerate(faults[:rounds]):
+            took = worker.suffer(fault, dice)
+            assert took < AGAIN_SECONDS, (
+                f"round {number} ({fault}), TRANSPORT_SEED={SEED}, so far {worker.slowest}"
+            )
+        worker.served.pass_time(VISIBILITY_SECONDS)  # what ended while its delete could not be sent comes again
+        until(lambda: not any(worker.served.messages().values()))
+        worker.process.terminate()
+        assert worker.process.exit_code == 0
+    print(f"the slowest of {rounds} rounds: {worker.slowest}")
