@@ -44,7 +44,7 @@ class Wanted:
     def environment(self) -> dict[str, str]:
         """What the worker is started with."""
         settings = {
-            "INTEGRATOR_LEDGER_URL": "sqlite:///none",
+            "INTEGRATOR_LEDGER_URL": "sqlite:///there-is-no/ledger",
             "INTEGRATOR_SECRET_KEYS": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
             "INTEGRATOR_SQS_ENDPOINT_URL": self.url,
             **AWS,
