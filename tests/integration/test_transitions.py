@@ -1,19 +1,20 @@
 """The transitions of a sync, on both databases. Each test names the rule that it holds (PROTOCOL)."""
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select, update
+from sqlalchemy import Connection, delete, event, insert, select, update
 
 from integrator import gate
-from integrator.clock import after
+from integrator.clock import after, now
 from integrator.ledger import leases, transitions
 from integrator.ledger.audit import audit
 from integrator.ledger.engine import Ledger
 from integrator.ledger.records import Claimed, Failure
-from integrator.ledger.schema import Priority, State, attempts, deliveries, gates, syncs
+from integrator.ledger.schema import Priority, State, StepState, attempts, deliveries, gates, steps, syncs
 from tests.support import World, deliver, delivery, make_tenant, order, sync_row
 
 FAILURE = Failure("Unmapped", "abc", "no SKU", "", "add it")
@@ -553,3 +554,50 @@ def test_given_rows_in_limbo_when_audited_then_each_is_named(ledger: Ledger, wor
     found = findings(ledger)
     assert len(found) == 3
     assert {text.split()[0].rstrip(",") for text in found} == {"queued", "running", "due"}
+
+
+def a_step(connection: Connection, sync_id: int, **values: Any) -> None:
+    row = {
+        "sync_id": sync_id,
+        "kind": "create",
+        "key": "k",
+        "method": "POST",
+        "path": "/",
+        "body": b"",
+        "claim": 1,
+    }
+    connection.execute(insert(steps).values(**row, sends=1, digest="d", intended_at=now(), **values))
+
+
+OPEN = {"ended_at": None, "outcome": None}
+ENDED = {"ended_at": now(), "outcome": "done"}
+IN_DOUBT = {"state": StepState.IN_DOUBT, "doubted_at": now()}
+TO_VERIFY = {"state": StepState.APPLIED, "applied_at": now(), "remote_id": "1", "verify_at": now()}
+
+
+@pytest.mark.parametrize(
+    ("ends", "breaks", "named"),
+    [
+        (True, lambda c, sync_id: a_step(c, sync_id, **IN_DOUBT), "done with a step whose outcome is not known"),
+        (
+            True,
+            lambda c, sync_id: a_step(c, sync_id, **TO_VERIFY),
+            "done with a create that was not looked at again",
+        ),
+        (True, lambda c, _: c.execute(update(attempts).values(**OPEN)), "not running, but an attempt of it"),
+        (False, lambda c, _: c.execute(update(attempts).values(**ENDED)), "running without an open attempt"),
+        (False, lambda c, _: c.execute(delete(deliveries)), "its newest delivery is missing"),
+        (True, lambda c, _: c.execute(update(syncs).values(changed_at=after(500))), "changed in the future"),
+    ],
+)
+def test_given_a_row_that_no_constraint_refuses_when_audited_then_it_is_named(
+    ledger: Ledger, world: World, ends: bool, breaks: Callable[[Connection, int], Any], named: str
+) -> None:
+    won = claimed(ledger, world)
+    if ends:
+        finish(ledger, won)
+    assert findings(ledger) == []
+    with ledger.write() as connection:
+        breaks(connection, won.sync_id)
+    (found,) = findings(ledger)
+    assert found.startswith(named)
