@@ -64,7 +64,7 @@ class Endpoint:
     """All queues, what was asked of them, and the faults in force."""
 
     def __init__(self, clock: Clock = time.time) -> None:
-        self.queues, self._clock = dict[str, Queue](), clock
+        self.queues, self._now = dict[str, Queue](), clock
         self.requests: Counter[str] = Counter()
         self.faults = Faults()
         self._rng = random.Random(0)
@@ -147,7 +147,7 @@ class Endpoint:
         """Create a queue, or find the one of that name if it has these attributes."""
         if not NAME.fullmatch(name):
             raise SqsError("InvalidParameterValue", f"The name of a queue is like {NAME.pattern}.")
-        queue = self.queues.setdefault(name, Queue(name, self._clock, attributes, self.queues))
+        queue = self.queues.setdefault(name, Queue(name, self._now, attributes, self.queues))
         if queue.attributes.changed(attributes) != queue.attributes:
             raise SqsError("QueueAlreadyExists", "The specified queue already exists.")
         return queue
@@ -166,9 +166,7 @@ class Endpoint:
         return answer
 
     async def _receive(self, queue: Queue, params: Json, client: asyncio.StreamReader) -> Json:
-        deadline = self._clock() + params.get(
-            "WaitTimeSeconds", queue.attributes.receive_message_wait_time_seconds
-        )
+        deadline = self._now() + params.get("WaitTimeSeconds", queue.attributes.receive_message_wait_time_seconds)
         take = partial(
             queue.receive,
             params.get("MaxNumberOfMessages", 1),
@@ -176,12 +174,12 @@ class Endpoint:
             choose=self._rng.randrange if self.faults.reordering else None,
             repeat=lambda: self._rng.random() < self.faults.duplicates,
         )
-        while not (messages := take()) and self._clock() < deadline:
+        while not (messages := take()) and self._now() < deadline:
             changed = asyncio.Event()
             queue.listeners.add(changed.set)
             due = min(deadline, queue.next_change() or deadline)
             with suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), max(due - self._clock(), 0.001))
+                await asyncio.wait_for(changed.wait(), max(due - self._now(), 0.001))
             queue.listeners.discard(changed.set)
             if client.at_eof():  # nobody is left to receive
                 raise ConnectionResetError

@@ -59,10 +59,9 @@ def test_given_nothing_to_do_when_a_consumer_waits_then_one_long_receive_of_each
     with served(*QUEUES) as sqs, consuming(sqs, BATCHING, QUEUES, prefetch=40) as consumer:
         sqs.send("a", [f"a{number}" for number in range(40)])
         work_off(sqs, consumer, 40)
-        time.sleep(0.3)
-        asked = sqs.requests()["ReceiveMessage"]
         (one,) = sqs.watched.connections.values()
-        assert len(one.waiting) == len(QUEUES)
+        consumer.until(lambda: len(one.given) == 40 and len(one.waiting) == len(QUEUES))
+        asked = sqs.requests()["ReceiveMessage"]
         assert sqs.watched.waits[-1] >= 15
         time.sleep(1)
         assert sqs.requests()["ReceiveMessage"] == asked
