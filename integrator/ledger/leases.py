@@ -13,6 +13,9 @@ from integrator.ledger.schema import IS_RUNNING, syncs
 LEASE_SECONDS = 30
 """How long a claim or a rung bell stands without a sign of life (PROTOCOL P1, C3)."""
 
+LONGEST_CALL_SECONDS = 18.0
+"""The longest deadline of a call that fits into a lease between two renewals."""
+
 RUN_SECONDS = 90
 """How long one run may take in all, however often its lease is renewed (PROTOCOL C3)."""
 

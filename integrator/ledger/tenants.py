@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Table, insert, select, update
 
 from integrator import connectors
 from integrator.clock import EPOCH
+from integrator.ledger.leases import LONGEST_CALL_SECONDS
 from integrator.ledger.limits import write_plan
 from integrator.ledger.schema import erps, gates, shops, tenants
 from integrator.plans import PlanFile
@@ -168,6 +169,10 @@ def _put_erp(
 ) -> int:
     secrets = _secrets(erp.secrets, environment)
     _validate(what, connectors.erp, erp.kind, erp.config, secrets)
+    if (seconds := connectors.erp(erp.kind).deadline_seconds(erp.config)) > LONGEST_CALL_SECONDS:
+        raise ApplyError(
+            f"{what}: a call of up to {seconds:g} s does not fit into a lease; {LONGEST_CALL_SECONDS:g} s do."
+        )
     where = {"tenant_id": tenant_id, "slug": erp.slug}
     stored = _put(connection, erps, where, {"kind": erp.kind, "config": erp.config}, secrets, ring)
     gate = _put(connection, gates, {"erp_id": stored.id}, {"tenant_id": tenant_id, "window_cap": erp.window})

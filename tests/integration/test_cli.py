@@ -16,10 +16,12 @@ from sqlalchemy.exc import OperationalError
 
 from integrator.clock import after
 from integrator.config import Settings
+from integrator.erps.rest import MAX_DEADLINE_SECONDS, RestErp
 from integrator.gate import pause
 from integrator.ledger import migrate
 from integrator.ledger.access import find_shop
 from integrator.ledger.engine import Ledger
+from integrator.ledger.leases import LONGEST_CALL_SECONDS
 from integrator.ledger.schema import erps, gates, shops, tenants
 from integrator.plans import Plan
 from integrator.secrets import KeyRing, key_ring, new_key
@@ -208,6 +210,16 @@ def test_given_a_file_with_something_wrong_when_applied_then_it_is_said_and_noth
     assert len(result.stderr.splitlines()) == max(len(sentences), 1)
     assert "hunter2" not in result.stderr
     assert [count(sqlite_ledger, table) for table in (tenants, erps, gates, shops)] == [0, 0, 0, 0]
+
+
+def test_s4_given_a_connector_whose_calls_fit_into_no_lease_when_applied_then_it_is_said_and_nothing_changes(
+    sqlite_ledger: Ledger, write: Callable[[Any], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RestErp, "deadline_seconds", lambda _self, _config: 31.0)
+    result = runner(sqlite_ledger)("tenants", "apply", write([tenant()]), env=ENVIRONMENT)
+    told(result, "management system acme/own: a call of up to 31 s does not fit into a lease; 18 s do")
+    assert count(sqlite_ledger, erps) == 0
+    assert MAX_DEADLINE_SECONDS <= LONGEST_CALL_SECONDS
 
 
 def test_given_a_tenant_that_says_how_long_it_keeps_when_applied_then_it_is_shown_and_can_be_taken_back(
