@@ -69,6 +69,7 @@ class Worker:
         time.sleep(dice.uniform(0.1, 1.5))
         end()
         took = self.ran(self.send())
+        self.served.pass_time(VISIBILITY_SECONDS)  # for what was on its way when the connection was lost
         self.ran(busy)
         self.slowest[fault] = max(took, self.slowest.get(fault, 0.0))
         return took
