@@ -18,7 +18,7 @@ broker_transport = "tasks.transport:Transport"
 broker_transport_options = {
     "region": _settings.sqs_region,
     "is_secure": _endpoint[0] != "http",
-    "wait_time_seconds": 10,
+    "wait_time_seconds": 15,
     # How soon a full or empty-handed worker asks again; the long poll does the waiting, not this.
     "polling_interval": 0.05,
     "predefined_queues": {

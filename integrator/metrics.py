@@ -102,6 +102,14 @@ SQS_REQUESTS = Metric(
     "web, worker, scheduler",
     ("action",),
 )
+SQS_DELETED = Metric(
+    "integrator_sqs_deleted_total",
+    Kind.COUNTER,
+    "Messages that this process asked SQS to delete, by what came of it: deleted, expired (handed out again "
+    "since), refused.",
+    "worker",
+    ("outcome",),
+)
 EVENTS_DROPPED = Metric(
     "integrator_control_events_dropped_total",
     Kind.COUNTER,
@@ -185,6 +193,7 @@ METRICS = (
     ATTEMPTS,
     POLL_AGE,
     SQS_REQUESTS,
+    SQS_DELETED,
     EVENTS_DROPPED,
     SYNCS,
     OLDEST_DUE,

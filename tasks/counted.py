@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from integrator.metrics import SQS_REQUESTS, meters
+from integrator.metrics import SQS_DELETED, SQS_REQUESTS, meters
 
 
 def counted(client: Any) -> Any:
@@ -18,3 +18,8 @@ def _count(model: Any, **_: Any) -> None:
 def count(action: str) -> None:
     """Count one request that begins."""
     meters().count(SQS_REQUESTS, action=action)
+
+
+def count_delete(outcome: str) -> None:
+    """Count one message that SQS was asked to delete."""
+    meters().count(SQS_DELETED, outcome=outcome)

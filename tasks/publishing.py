@@ -1,5 +1,7 @@
 """Ringing the bell: one message per sync, ids only, on the queue of its kind (PROTOCOL P3, C7)."""
 
+from functools import partial
+
 from celery import Celery
 
 from integrator.clock import boottime
@@ -9,6 +11,7 @@ from integrator.ledger.records import Rung
 from integrator.logs import get_logger
 from tasks.app import app
 from tasks.queues import OF_KIND
+from tasks.transport_send import NOT_TRIED
 
 log = get_logger(__name__)
 
@@ -16,27 +19,26 @@ POOL_TIMEOUT_SECONDS = 3
 """How long to wait for a connection to publish on."""
 
 PUBLISH_SECONDS = 3.0
-"""After how long no further message of a batch is begun (P3): what is left is put back, as if it had failed."""
+"""After how long no further call is begun (P3): what is left is put back, as if it had failed."""
 
 
 def publisher(celery: Celery = app) -> Publish:
-    """A function that publishes one message per sync and returns those that failed."""
+    """A function that publishes one message per sync, ten a call, and returns those that failed."""
 
     def publish(rung: list[Rung]) -> list[Rung]:
-        sent, give_up = 0, boottime() + PUBLISH_SECONDS
+        give_up = boottime() + PUBLISH_SECONDS
         try:
             with celery.producer_pool.acquire(block=True, timeout=POOL_TIMEOUT_SECONDS) as producer:
-                for one in rung:
-                    if boottime() > give_up:
-                        log.warning("publish_slow", left=len(rung) - sent, sent=sent)
-                        return rung[sent:]
-                    _send(celery, producer, one)
-                    sent += 1
+                sends = [partial(_send, celery, producer, one) for one in rung]
+                failed = producer.channel.publish_many(sends, lambda: boottime() <= give_up)
         except Exception as error:  # noqa: BLE001 - whatever the way to the broker throws, the ledger rings again
-            log.warning("publish_failed", error=type(error).__name__, failed=len(rung) - sent, sent=sent)
-            # The one that failed may have gone out all the same; so it may ring twice, which does no harm.
-            return rung[sent:]
-        return []
+            failed = dict.fromkeys(range(len(rung)), type(error).__name__)
+        if failed:
+            left = {"failed": len(failed), "sent": len(rung) - len(failed)}
+            reasons = set(failed.values()) - {NOT_TRIED}
+            log.warning("publish_failed" if reasons else "publish_slow", error=", ".join(sorted(reasons)), **left)
+        # One that failed may have gone out all the same; so it may ring twice, which does no harm.
+        return [one for place, one in enumerate(rung) if place in failed]
 
     return publish
 

@@ -1,15 +1,15 @@
-"""kombu's SQS transport, made to survive an endpoint that fails while a worker listens.
+"""kombu's SQS transport: messages by tens instead of one by one, and an endpoint that may fail.
 
-With kombu 5.7 a 5xx or an unreachable endpoint hands an empty list to code that expects an answer, and a
-throttled receive raises a bare Exception: both end the worker. Here each is a lost connection, which Celery makes
-anew. When it does, it resets the event loop, which forgets itself, so that the new connection would never receive:
-it is kept here. What runs meanwhile goes on: the ledger's lease decides, not the connection.
-
-Celery connects anew at once, and to SQS that always works, since nothing is asked: so a worker whose endpoint is
-away would spin, and fill its log. Here it takes its time.
-
-A worker that stops leaves its receive open while its runs end, and reads it no more: what it still brings would be
-hidden from everybody for the visibility timeout. Here it is ended with the consumer.
+- Deletes, releases and sends go in batches (`transport_delete`, `transport_send`), and what is asked for counts
+  against prefetch (`transport_receive`).
+- With kombu 5.7 a 5xx or an unreachable endpoint hands an empty list to code that expects an answer, and a
+  throttled receive raises a bare Exception: both end the worker. Here each is a lost connection, which Celery
+  makes anew. When it does, it resets the event loop, which forgets itself, so that the new connection would never
+  receive: it is kept here. What runs meanwhile goes on: the ledger's lease decides, not the connection.
+- Celery connects anew at once, and to SQS that always works, since nothing is asked: so a worker whose endpoint is
+  away would spin, and fill its log. Here it takes its time.
+- A worker that stops leaves its receives open while its runs end, and reads them no more: what they still bring
+  would be hidden from everybody for the visibility timeout. Here they are ended with the consumer.
 """
 
 import threading
@@ -24,9 +24,12 @@ from kombu.asynchronous import Hub, get_event_loop, set_event_loop
 from kombu.transport import SQS
 
 from integrator.clock import boottime
-from tasks.counted import count
+from tasks.counted import count, count_delete
 from tasks.health import pulse
 from tasks.queues import new_client
+from tasks.transport_delete import Deleter, Deleting
+from tasks.transport_receive import Receiving
+from tasks.transport_send import Sending
 
 CONNECT_SECONDS = 2.0
 """How often a worker connects anew that has just done so, and how late it notices that SQS is back."""
@@ -39,15 +42,24 @@ class EndpointFailed(ConnectionError):
     """The SQS endpoint did not answer a receive as it should; the connection is made anew."""
 
 
-class Channel(SQS.Channel):
-    """Receives that failed are lost connections."""
+class Channel(Receiving, Deleting, Sending):
+    """A channel whose calls are for many messages, and whose failed receives are lost connections."""
 
+    deleter = Deleter(count_delete)
     _loop: Hub | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         Channel._loop = get_event_loop() or Channel._loop
         set_event_loop(Channel._loop)
-        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+        super().__init__(*args, **kwargs)
+
+    def beat(self) -> None:
+        """It asks for messages, or rightly does not: the worker consumes."""
+        pulse().beat()
+
+    def _get_from_sqs(self, *args: Any, **kwargs: Any) -> Any:
+        count("ReceiveMessage")
+        return super()._get_from_sqs(*args, **kwargs)
 
     def asynsqs(self, queue: str | None = None) -> Any:
         """The asynchronous client, whose refusals are connection errors. They name the status, not the body."""
@@ -76,15 +88,6 @@ class Channel(SQS.Channel):
             config=given.merge(config) if config else given,
         )
 
-    def _schedule_queue(self, queue: str) -> None:
-        """Ask for messages, or not while all places are taken: both show that the worker consumes."""
-        pulse().beat()
-        super()._schedule_queue(queue)  # type: ignore[no-untyped-call]
-
-    def _get_from_sqs(self, *args: Any, **kwargs: Any) -> Any:
-        count("ReceiveMessage")
-        return super()._get_from_sqs(*args, **kwargs)  # type: ignore[no-untyped-call]
-
     def basic_cancel(self, consumer_tag: str) -> Any:
         """Listen no more: what has arrived goes back, and nothing else arrives."""
         cancelled = super().basic_cancel(consumer_tag)  # type: ignore[no-untyped-call]
@@ -92,6 +95,8 @@ class Channel(SQS.Channel):
             _hang_up(self.hub)
             if self.connection is not None:  # else it is closed, and its clients are gone with it
                 self._predefined_queue_async_clients.clear()  # they hold what was closed
+                self._asynsqs = None
+                self._receives.clear()
         return cancelled
 
     def _on_messages_ready(self, queue: str, qname: str, messages: Any) -> int:

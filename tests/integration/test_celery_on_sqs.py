@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 import pytest
 from celery import Celery
+from kombu.transport import SQS
 from sqlalchemy import text, update
 
 from integrator.clock import after
@@ -124,31 +125,62 @@ def test_p3_given_an_endpoint_that_fails_when_published_then_all_come_back_in_on
     assert depth(broker)["visible"] == 2
 
 
+def test_p3_given_many_bells_when_published_then_ten_go_in_a_call(broker: str, celery: Celery) -> None:
+    assert publisher(celery)(rung(25)) == []
+    asked = control(broker)["requests"]
+    assert {name: times for name, times in asked.items() if "Send" in name} == {"SendMessageBatch": 3}
+    assert depth(broker)["visible"] == 25
+
+
 def test_p3_given_an_endpoint_that_fails_midway_when_published_then_the_rest_comes_back(
     broker: str, celery: Celery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really, sent = celery.send_task, []
+    asked: list[float] = []
 
-    def send_task(*args: Any, **kwargs: Any) -> Any:
-        sent.append(kwargs["task_id"])
-        if len(sent) == 3:
+    def clock() -> float:
+        asked.append(0.0)
+        if len(asked) == 2:  # before the second call
             control(broker, unavailable="503")
-        return really(*args, **kwargs)
+        return 0.0
 
-    monkeypatch.setattr(celery, "send_task", send_task)
-    failed = publisher(celery)(rung(5))
-    assert [one.sync_id for one in failed] == [3, 4, 5]
+    monkeypatch.setattr("tasks.publishing.boottime", clock)
+    failed = publisher(celery)(rung(35))
+    assert [one.sync_id for one in failed] == list(range(11, 36))
     control(broker, unavailable=False)
-    assert depth(broker)["visible"] == 2
+    assert depth(broker)["visible"] == 10
+
+
+def test_p3_given_messages_that_the_endpoint_refuses_when_published_then_just_those_come_back(
+    broker: str, celery: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refusing:
+        """A client whose endpoint refuses the third message of each call."""
+
+        def __init__(self, client: Any) -> None:
+            self.client = client
+
+        def send_message_batch(self, **given: Any) -> dict[str, Any]:
+            entries = given.pop("Entries")
+            answer: dict[str, Any] = self.client.send_message_batch(**given, Entries=entries[:2] + entries[3:])
+            return answer | {"Failed": [{"Id": entries[2]["Id"], "Code": "InternalError", "SenderFault": False}]}
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.client, name)
+
+    really = SQS.Channel.sqs
+    monkeypatch.setattr(SQS.Channel, "sqs", lambda *args: refusing.setdefault("one", Refusing(really(*args))))
+    refusing: dict[str, Refusing] = {}
+    assert [one.sync_id for one in publisher(celery)(rung(13))] == [3, 13]
+    assert depth(broker)["visible"] == 11
 
 
 def test_p3_given_an_endpoint_that_answers_slowly_when_published_then_what_is_left_after_3_s_comes_back(
     broker: str, celery: Celery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ticks = iter([0.0, 1.0, 2.9, 3.1])
+    ticks = iter([0.0, 2.9, 3.1])
     monkeypatch.setattr("tasks.publishing.boottime", lambda: next(ticks))
-    assert [one.sync_id for one in publisher(celery)(rung(5))] == [3, 4, 5]
-    assert depth(broker)["visible"] == 2
+    assert [one.sync_id for one in publisher(celery)(rung(45))] == list(range(21, 46))
+    assert depth(broker)["visible"] == 20
 
 
 # Refusing to start
@@ -225,7 +257,7 @@ def test_f3_given_a_system_that_is_down_when_a_worker_runs_then_retry_is_shown_a
     until(lambda: " retry: runs again later" in worker.said())
     assert depth(plant.sqs_url) == {"visible": 0, "in flight": 0}
     assert sync_row(plant.ledger, sync_id).state == State.RETRYING
-    assert control(plant.sqs_url)["requests"].get("ChangeMessageVisibility") is None
+    assert not [name for name in control(plant.sqs_url)["requests"] if name.startswith("ChangeMessage")]
 
 
 def test_c7_given_messages_of_other_versions_when_a_worker_runs_then_they_are_answered(plant: Plant) -> None:
@@ -260,7 +292,7 @@ def test_given_sigterm_during_runs_when_they_can_finish_then_they_do_and_the_wor
     queued = states.count(State.QUEUED)
     assert queued >= 1
     assert sum(depth(plant.sqs_url).values()) == queued, "what was prefetched is not lost"
-    assert control(plant.sqs_url)["requests"]["ChangeMessageVisibility"] >= 1, "and is released"
+    assert control(plant.sqs_url)["requests"]["ChangeMessageVisibilityBatch"] >= 1, "and is released"
 
 
 def test_given_sigterm_during_a_run_when_a_bell_is_rung_meanwhile_then_it_stays_for_another_worker(

@@ -1,0 +1,262 @@
+"""Deleting messages from SQS in batches, in threads of their own (ten cost as much as one).
+
+A message that is to be deleted is nobody's business any more: its task has ended, or was begun for good. Until it
+is gone it stays invisible, or comes again when its visibility ends, which every consumer of SQS must take.
+"""
+
+import atexit
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from kombu.log import get_logger
+from kombu.transport import SQS, virtual
+from kombu.transport.SQS.exceptions import AccessDeniedQueueException
+
+logger = get_logger(__name__)
+
+BATCH = 10
+"""Messages that SQS takes in one call."""
+
+LINGER_SECONDS = 0.005
+"""How long a message waits for others to be deleted with."""
+
+CAPACITY = 1_000
+"""Messages that wait to be deleted at most; further ones wait in `add`."""
+
+THREADS = 4
+"""So many calls under way at most. One thread does until more wait than it takes in a call."""
+
+PAUSE_SECONDS = (0.1, 2.0)
+"""How long a thread rests after a call that failed: twice as long each time, from the first to the second."""
+
+EXPIRED = frozenset({"ReceiptHandleIsInvalid", "InvalidParameterValue", "InvalidIdFormat"})
+"""Errors of a receipt that is no longer good: the message has been handed out again, or is gone."""
+
+PASSING = frozenset({"InternalError", "InternalFailure", "RequestThrottled", "Throttling", "ThrottlingException"})
+"""Errors that another try may not meet, beside those that say so by a status of 429 or from 500 on."""
+
+
+FLUSH_SECONDS = 5.0
+"""How long a channel that is closed, or a process that ends, waits for what is to be deleted."""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """One message to delete: by which boto3 client, from which queue, by which receipt handle."""
+
+    client: Any
+    queue_url: str
+    handle: str
+
+
+class Deleter:
+    """Deletes what it is given. Threads share it; each process has threads of its own.
+
+    `note` is told "deleted", "expired" (the receipt was no longer good) or "refused" (SQS will not delete it) for
+    each message that it is done with.
+    """
+
+    def __init__(self, note: Callable[[str], None] = lambda _outcome: None) -> None:
+        self._note = note
+        self._fork_lock = threading.Lock()
+        self._reset()
+        atexit.register(self.flush, FLUSH_SECONDS)
+
+    def _reset(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: dict[tuple[int, str], deque[tuple[float, Receipt]]] = {}  # by client and queue
+        self._count = 0  # those that wait and those under way
+        self._threads = 0
+        self._failures = 0
+        self._hurry = 0  # flushes that wait: nothing lingers
+        self._denied: ClientError | None = None
+        self._pid = os.getpid()
+
+    def add(self, receipt: Receipt) -> None:
+        """Have a message deleted soon; blocks while as many wait as may.
+
+        Raises the ClientError by which an earlier one was denied, once: nobody else would hear of it.
+        """
+        self._after_fork()
+        with self._changed:
+            self._changed.wait_for(lambda: self._count < CAPACITY)
+            self._count += 1
+            self._put(receipt, time.monotonic())
+            if self._threads < THREADS and self._count > self._threads * BATCH:
+                self._threads += 1
+                threading.Thread(target=self._run, name="sqs-delete", daemon=True).start()
+            self._changed.notify_all()
+            denied, self._denied = self._denied, None
+        if denied is not None:
+            raise denied
+
+    def flush(self, seconds: float) -> int:
+        """Wait until all is deleted, or so long; how many are left. Does not wait while SQS is failing."""
+        self._after_fork()
+        with self._changed:
+            self._hurry += 1
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._count or self._failures > 1, seconds)
+            self._hurry -= 1
+            return self._count
+
+    def _after_fork(self) -> None:
+        if self._pid != os.getpid():
+            with self._fork_lock:
+                if self._pid != os.getpid():
+                    self._reset()
+
+    def _put(self, receipt: Receipt, since: float) -> None:
+        key = (id(receipt.client), receipt.queue_url)
+        self._waiting.setdefault(key, deque()).append((since, receipt))
+
+    def _run(self) -> None:
+        while True:
+            batch = self._take()
+            again = self._delete(batch)
+            with self._changed:
+                for receipt in again:
+                    self._put(receipt, time.monotonic())
+                self._count -= len(batch) - len(again)
+                self._failures = self._failures + 1 if len(again) == len(batch) else 0
+                pause = min(PAUSE_SECONDS[0] * 2 ** (self._failures - 1), PAUSE_SECONDS[1])
+                self._changed.notify_all()
+            if again:
+                time.sleep(pause)
+
+    def _take(self) -> list[Receipt]:
+        """The next batch: of the queue whose first has waited longest, when it is full or has waited enough."""
+        with self._changed:
+            while True:
+                self._changed.wait_for(lambda: self._waiting)
+                key = min(self._waiting, key=lambda one: self._waiting[one][0][0])
+                line = self._waiting[key]
+                left = line[0][0] + LINGER_SECONDS - time.monotonic()
+                if len(line) >= BATCH or left <= 0 or self._hurry:
+                    batch = [line.popleft()[1] for _ in range(min(BATCH, len(line)))]
+                    if not line:
+                        del self._waiting[key]
+                    return batch
+                self._changed.wait(left)
+
+    def _delete(self, batch: list[Receipt]) -> list[Receipt]:
+        """Delete them; those that another try may delete."""
+        client, url = batch[0].client, batch[0].queue_url
+        entries = [{"Id": str(number), "ReceiptHandle": one.handle} for number, one in enumerate(batch)]
+        try:
+            answer = client.delete_message_batch(QueueUrl=url, Entries=entries)
+        except Exception as error:  # noqa: BLE001 - this thread serves all others
+            return self._judge(batch, error)
+        failed = {int(one["Id"]) for one in answer.get("Failed", ())}
+        for _ in range(len(batch) - len(failed)):
+            self._note("deleted")
+        return [one for number in sorted(failed) for one in self._delete_singly(batch[number])]
+
+    def _delete_singly(self, one: Receipt) -> list[Receipt]:
+        try:
+            one.client.delete_message(QueueUrl=one.queue_url, ReceiptHandle=one.handle)
+        except Exception as error:  # noqa: BLE001 - as above
+            return self._judge([one], error)
+        self._note("deleted")
+        return []
+
+    def _judge(self, batch: list[Receipt], error: Exception) -> list[Receipt]:
+        """Those of a failed call that another try may delete; of the others, say what became of them."""
+        if may_pass(error):
+            logger.warning(
+                "Deleting %d messages from SQS failed, it is tried again: %s", len(batch), name_of(error)
+            )
+            return batch
+        code = name_of(error)
+        for _ in batch:
+            self._note("expired" if code in EXPIRED else "refused")
+        if code not in EXPIRED:
+            logger.error("SQS does not delete %d messages of %s: %s", len(batch), batch[0].queue_url, code)
+        if isinstance(error, ClientError) and code.startswith("AccessDenied"):
+            self._denied = error
+        return []
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether another try may succeed: SQS is away, does not answer, is overloaded, or wants a new token."""
+    if isinstance(error, ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        code = name_of(error)
+        return status == 429 or status >= 500 or code in PASSING or "Expired" in code or "Throttl" in code
+    return isinstance(error, BotoCoreError | OSError)
+
+
+def name_of(error: Exception) -> str:
+    """The error's code, or its class: never its text, which may name whom it is about."""
+    return str(error.response["Error"]["Code"]) if isinstance(error, ClientError) else type(error).__name__
+
+
+def in_batches(handles: Iterable[str]) -> Iterable[list[str]]:
+    """The handles by tens."""
+    left = list(handles)
+    return (left[start : start + BATCH] for start in range(0, len(left), BATCH))
+
+
+class QoS(SQS.QoS):
+    """What the consumer holds."""
+
+    def restore_unacked(self) -> list[Any]:
+        """Make all that is held visible again, at once and in batches. None is left: their time ends by itself."""
+        self._flush()  # type: ignore[no-untyped-call]
+        held = [message.delivery_info for message in self._delivered.values()]
+        self._delivered.clear()
+        for url, name in {(one["sqs_queue"], one["routing_key"]) for one in held if "sqs_queue" in one}:
+            messages = [one["sqs_message"] for one in held if one.get("sqs_queue") == url]
+            self.channel._release_messages(url, name, messages)
+        return []
+
+
+class Deleting(SQS.Channel):
+    """A channel that deletes and releases messages by tens."""
+
+    QoS = QoS
+    deleter = Deleter()
+
+    def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:  # noqa: ARG002 - kombu's
+        """End a message; it is deleted soon. Blocks while too many wait for that."""
+        denied: ClientError | None = None
+        info = getattr(self.qos._delivered.get(delivery_tag), "delivery_info", {})
+        if "sqs_message" in info:
+            client = self.sqs(queue=self.canonical_queue_name(info["routing_key"]))  # type: ignore[no-untyped-call]
+            try:
+                self.deleter.add(Receipt(client, info["sqs_queue"], info["sqs_message"]["ReceiptHandle"]))
+            except ClientError as error:
+                denied = error
+        virtual.Channel.basic_ack(self, delivery_tag)  # type: ignore[no-untyped-call]
+        if denied is not None:
+            raise AccessDeniedQueueException(denied.response["Error"]["Message"])
+
+    def _delete_message(self, queue_name: str, message: Mapping[str, Any]) -> None:
+        client = self.sqs(queue=self.canonical_queue_name(queue_name))  # type: ignore[no-untyped-call]
+        self.deleter.add(Receipt(client, self._new_queue(queue_name), message["ReceiptHandle"]))  # type: ignore[no-untyped-call]
+
+    def _release_messages(self, queue: str, qname: str, messages: Sequence[Mapping[str, Any]]) -> None:
+        """Make messages visible again at once. Those that SQS refuses become so by themselves, later."""
+        logger.info("Releasing %d messages of %s", len(messages), qname)
+        try:
+            client = self._new_release_client(self.sqs(queue=self.canonical_queue_name(qname)))  # type: ignore[no-untyped-call]
+            for handles in in_batches(message["ReceiptHandle"] for message in messages):
+                entries = [
+                    {"Id": str(number), "ReceiptHandle": handle, "VisibilityTimeout": 0}
+                    for number, handle in enumerate(handles)
+                ]
+                client.change_message_visibility_batch(QueueUrl=queue, Entries=entries)
+        except (ClientError, BotoCoreError, OSError) as error:
+            logger.warning("Messages of %s are not released: %s", qname, name_of(error))
+
+    def close(self) -> None:
+        """Give back what is held, and have deleted what has ended."""
+        super().close()  # type: ignore[no-untyped-call]
+        if left := self.deleter.flush(FLUSH_SECONDS):
+            logger.warning("%d messages that have ended are not deleted yet", left)
