@@ -27,10 +27,6 @@ def most(served: Served) -> int:
     return max(one.most for one in served.watched.connections.values())
 
 
-PENDING = pytest.mark.xfail(strict=False, reason="the transport still shares this with kombu's own")
-
-
-@PENDING
 @pytest.mark.parametrize("prefetch", [2, 8])
 def test_given_several_queues_when_consumed_then_no_more_is_held_and_asked_for_than_prefetch(
     prefetch: int,
@@ -62,12 +58,11 @@ def test_given_nothing_to_do_when_a_consumer_waits_then_one_long_receive_of_each
         (one,) = sqs.watched.connections.values()
         consumer.until(lambda: len(one.given) == 40 and len(one.waiting) == len(QUEUES))
         asked = sqs.requests()["ReceiveMessage"]
-        assert sqs.watched.waits[-1] >= 15
+        assert min(wait for wait in sqs.watched.waits if wait) >= 15, "beside short ones while messages came"
         time.sleep(1)
         assert sqs.requests()["ReceiveMessage"] == asked
 
 
-@PENDING
 def test_given_a_consumer_that_stops_when_it_held_messages_then_others_see_them_at_once_in_few_calls() -> None:
     with served("a") as sqs, consuming(sqs, BATCHING, ("a",), prefetch=25) as consumer:
         sqs.fault(**SLOW)
@@ -84,7 +79,6 @@ def test_given_a_consumer_that_stops_when_it_held_messages_then_others_see_them_
         assert asked["ChangeMessageVisibilityBatch"] <= 3
 
 
-@PENDING
 @pytest.mark.parametrize("fault", [{"throttling": 0.5}, {"entry_failures": 0.5}, {"duplicates": 0.5}])
 def test_given_trouble_with_deletes_when_a_consumer_stops_then_all_that_ended_is_gone(
     fault: dict[str, Any],
@@ -101,7 +95,6 @@ def test_given_trouble_with_deletes_when_a_consumer_stops_then_all_that_ended_is
         assert sqs.messages()["hidden"] == set()
 
 
-@PENDING
 def test_given_deletes_that_are_refused_when_work_goes_on_then_it_waits_and_all_is_gone_later() -> None:
     count = 3 * HELD_AT_MOST
     with served("a") as sqs, consuming(sqs, BATCHING, ("a",), prefetch=100) as consumer:
