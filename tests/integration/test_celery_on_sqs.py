@@ -167,7 +167,7 @@ def test_p3_given_messages_that_the_endpoint_refuses_when_published_then_just_th
         def __getattr__(self, name: str) -> Any:
             return getattr(self.client, name)
 
-    really = SQS.Channel.sqs
+    really: Any = SQS.Channel.sqs
     monkeypatch.setattr(SQS.Channel, "sqs", lambda *args: refusing.setdefault("one", Refusing(really(*args))))
     refusing: dict[str, Refusing] = {}
     assert [one.sync_id for one in publisher(celery)(rung(13))] == [3, 13]
