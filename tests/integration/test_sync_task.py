@@ -408,6 +408,20 @@ def test_f2_given_credentials_on_trial_when_a_run_succeeds_then_the_cause_is_cle
         assert connection.execute(select(gates.c.credentials_until)).scalar_one() == EPOCH
 
 
+@pytest.mark.parametrize(("error", "taken"), [(errors.Rejected("422"), True), (errors.Transient("down"), False)])
+def test_f2_given_credentials_on_trial_when_a_run_fails_then_only_an_answer_that_took_them_ends_the_trial(
+    stage: Stage, error: errors.IntegratorError, taken: bool
+) -> None:
+    sync_id = stage.queue()
+    with stage.ledger.write() as connection:
+        connection.execute(update(gates).values(credentials_until=after(-1)))
+    stage.erp.script = fail(error)
+    stage.run(sync_id)
+    with stage.ledger.read() as connection:
+        until = connection.execute(select(gates.c.credentials_until)).scalar_one()
+    assert (until == EPOCH) is taken
+
+
 @BOTH
 def test_f2_given_newer_credentials_meanwhile_when_the_old_are_refused_then_the_gate_stays_open(
     stage: Stage,
