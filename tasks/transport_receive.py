@@ -136,6 +136,8 @@ class Receiving(SQS.Channel):
         """Go on after an answer; its messages have been delivered."""
         self.beat()
         self._receives.end(queue, ask, brought)
+        if queue not in self._active_queues:
+            return
         for other in list(self._hungry):
             self._ask(other, hasty=True)
         if brought:
