@@ -209,7 +209,7 @@ def worked_ahead(rig: Rig, since: Moment) -> bool:
 SCENARIOS = (
     Scenario("sqs-stopped", sqs_stopped, said("publish_failed")),
     Scenario("sqs-throttling", sqs_fault(throttling=0.3), said("publish_failed|EndpointFailed")),
-    Scenario("sqs-slow", sqs_fault(latency_ms=1_500, latency_p99_ms=3_000), said("publish_slow|publish_failed")),
+    Scenario("sqs-slow", sqs_fault(latency_ms=1_500, latency_p99_ms=8_000), said("publish_slow|publish_failed")),
     Scenario("sqs-hanging", sqs_fault(unavailable="hang"), said("publish_failed")),
     Scenario("redis-stopped", redis_stopped, away, after=back),
     Scenario("redis-hanging", redis_hanging, away, after=back),
