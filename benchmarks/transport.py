@@ -29,6 +29,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -53,7 +54,7 @@ ENOUGH = {STOCK: 900.0, BATCHING: 9_000.0}
 """Tasks for a second at a latency of a millisecond, so that a rate is measured for about so long; a guess."""
 
 PATIENCE_SECONDS = 300
-PUBLISHED = 200
+PUBLISHED = 401
 PICKUPS = 200
 SHORT = 40
 CALLS = {"sends": "SendMessage", "receives": "ReceiveMessage", "deletes": "DeleteMessage"}
@@ -102,12 +103,20 @@ class Bench:
         }
 
     def publish(self, numbers: Sequence[int]) -> float:
-        """Send tasks as a program of this transport does; how many a second."""
-        began = time.monotonic()
+        """Send tasks as a program of this transport does; how many a second, the first left out."""
         with self.app.producer_pool.acquire(block=True) as producer:
-            for number in numbers:
-                self.app.send_task("noop", (number,), queue=QUEUE, producer=producer, retry=False)
-        return len(numbers) / (time.monotonic() - began)
+            first, *others = (
+                partial(self.app.send_task, "noop", (number,), queue=QUEUE, producer=producer, retry=False)
+                for number in numbers
+            )
+            first()
+            began = time.monotonic()
+            if self.wanted.transport == STOCK:
+                for send in others:
+                    send()
+            elif failed := producer.channel.publish_many(others):
+                raise SystemExit(f"Messages were not sent: {failed}")
+            return len(others) / (time.monotonic() - began)
 
     def fill(self, numbers: Sequence[int]) -> None:
         """Put tasks on the queue as copies of one that is there; quickly, not as anybody would."""
@@ -149,7 +158,7 @@ class Bench:
                     if time.monotonic() > give_up:
                         raise SystemExit(f"A message was not picked up. {self.worker.last_words()}")
                     time.sleep(0.001)
-                yield 1_000 * (self.runs.at(number) - visible)
+                yield max(1_000 * (self.runs.at(number) - visible), 0.0)  # it may have begun before we knew
 
     def rss_mb(self) -> float:
         """The worker's memory."""

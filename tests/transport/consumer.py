@@ -4,6 +4,7 @@ The test says what to do over a pipe and hears what was delivered. Nothing is ac
 lost connection is made anew, as by Celery's consumer; each signs with an access key of its own.
 """
 
+import atexit
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -148,11 +149,15 @@ class _Child:
         self.consumer.cancel_by_queue(queue)
 
     def do_close(self) -> None:
+        from celery.worker import state
+
+        state.should_stop = 0  # as a Celery worker that is told to stop
         self.going = False
 
 
 def _main(given: Given, pipe: Pipe) -> None:
     _Child(given, pipe).run()
+    atexit._run_exitfuncs()  # which multiprocessing's children leave out
 
 
 class Watches(Protocol):

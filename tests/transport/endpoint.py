@@ -28,6 +28,7 @@ class Connection:
 
     waiting: list[Request] = field(default_factory=list)
     asked: dict[int, int] = field(default_factory=dict)  # by the id of a waiting request: messages at most
+    waits: dict[int, int] = field(default_factory=dict)  # by the same: seconds that it waits at most
     given: set[str] = field(default_factory=set)
     back: set[str] = field(default_factory=set)
     gone: set[str] = field(default_factory=set)  # handles that it asked to delete
@@ -50,8 +51,6 @@ class Watched(Endpoint):
         self.deleted_early: list[str] = []
         self.refused: set[str] = set()  # actions that are answered 503
         self.expired: set[str] = set()  # access keys that are no longer good
-        self.empty_receives = 0
-        self.waits: list[int] = []
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -84,19 +83,18 @@ class Watched(Endpoint):
         return await super()._act(action, params, request)
 
     async def _watch_receive(self, one: Connection, params: Json, request: Request) -> Json:
-        self.waits.append(params.get("WaitTimeSeconds", 0))
+        one.waits[id(request)] = params.get("WaitTimeSeconds", 0)
         one.asked[id(request)] = params.get("MaxNumberOfMessages", 1)
         one.waiting.append(request)
         one.look()
         try:
             answer = await super()._act("ReceiveMessage", params, request)
             messages = answer.get("Messages", [])
-            self.empty_receives += not messages
             if not request.client.at_eof():  # else nobody hears the answer
                 one.given.update(message["ReceiptHandle"] for message in messages)
         finally:
             one.waiting.remove(request)
-            del one.asked[id(request)]
+            del one.asked[id(request)], one.waits[id(request)]
         one.look()
         return answer
 

@@ -3,6 +3,7 @@
 import os
 
 import boto3
+import celery.worker.state  # noqa: F401
 import kombu.transport.SQS  # noqa: F401
 import pycurl  # noqa: F401
 
