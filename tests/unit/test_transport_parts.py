@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
+from kombu.transport import virtual
 
 from tasks import transport_delete
 from tasks.transport import Channel
@@ -242,3 +243,24 @@ def test_given_an_endpoint_that_is_away_when_flushed_then_nobody_waits_for_it_an
     with deleter._changed:
         assert deleter._changed.wait_for(lambda: not deleter._count, 10)
     assert noted == {"deleted": 25}
+
+
+def test_given_messages_that_linger_when_flushed_then_they_wait_for_no_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transport_delete, "LINGER_SECONDS", 60)
+    assert deleted()[1] == {"deleted": 3}
+
+
+def test_given_a_channel_that_closes_when_deletes_wait_then_it_waits_for_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transport_delete, "LINGER_SECONDS", 60)
+    monkeypatch.setattr(virtual.Channel, "close", lambda _self: None)
+    noted: Counter[str] = Counter()
+    channel: Any = object.__new__(Channel)
+    channel.deleter = Deleter(lambda outcome: noted.update([outcome]))
+    for one in receipts(Sqs(), "1", "2"):
+        channel.deleter.add(one)
+    channel.close()
+    assert noted == {"deleted": 2}
