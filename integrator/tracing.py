@@ -12,7 +12,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
 from integrator.config import Settings
@@ -70,6 +70,7 @@ class _Wanted(threading.local):
 _wanted = _Wanted()
 _tracer: Any = None
 NOTHING = Span()
+_NO_SPAN = nullcontext(NOTHING)
 
 
 def require(settings: Settings) -> None:
@@ -125,12 +126,13 @@ def _make(settings: Settings, service: str, exporter: Any) -> Any:
     return provider.get_tracer("integrator")
 
 
-@contextmanager
-def begin(name: Name, correlation_id: str) -> Iterator[Span]:
+def begin(name: Name, correlation_id: str) -> AbstractContextManager[Span]:
     """The first span of the trace that has this id."""
-    if _tracer is None or not _traceable(correlation_id):
-        yield NOTHING
-        return
+    return _begin(name, correlation_id) if _tracer is not None and _traceable(correlation_id) else _NO_SPAN
+
+
+@contextmanager
+def _begin(name: Name, correlation_id: str) -> Iterator[Span]:
     from opentelemetry.context import Context  # noqa: PLC0415 - an extra
 
     _wanted.correlation_id = correlation_id
@@ -155,12 +157,13 @@ def resume(name: Name, correlation_id: str | None) -> Iterator[Span]:
         yield span
 
 
-@contextmanager
-def inner(name: Name) -> Iterator[Span]:
+def inner(name: Name) -> AbstractContextManager[Span]:
     """A span within this thread's current one. Outside of any there is none: nobody could say whose it is."""
-    if _tracer is None:
-        yield NOTHING
-        return
+    return _inner(name) if _tracer is not None else _NO_SPAN
+
+
+@contextmanager
+def _inner(name: Name) -> Iterator[Span]:
     from opentelemetry.trace import get_current_span  # noqa: PLC0415 - an extra
 
     if not get_current_span().get_span_context().is_valid:
