@@ -148,6 +148,18 @@ class _Child:
     def do_cancel(self, queue: str) -> None:
         self.consumer.cancel_by_queue(queue)
 
+    def do_age(self) -> float:
+        """Seconds since it last showed that it consumes."""
+        from tasks.health import pulse
+
+        return pulse().age
+
+    def do_lose_receives(self) -> None:
+        """Let no receive be answered any more, whatever connection it is of: a fault of our own, not of SQS."""
+        from kombu.asynchronous.http.curl import CurlClient
+
+        CurlClient.add_request = lambda _self, request: request
+
     def do_close(self) -> None:
         from celery.worker import state
 

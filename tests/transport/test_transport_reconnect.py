@@ -3,11 +3,14 @@
 import os
 import random
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from benchmarks.transport_worker import BATCHING
+from tests.transport.consumer import consuming
+from tests.transport.endpoint import served
 from tests.transport.worker import AGAIN_SECONDS, FAULTS, VISIBILITY_SECONDS, working
 from tests.workers import until
 
@@ -33,3 +36,18 @@ def test_given_the_endpoint_goes_and_returns_when_a_worker_listens_then_it_soon_
         worker.process.terminate()
         assert worker.process.exit_code == 0
     print(f"the slowest of {rounds} rounds: {worker.slowest}")
+
+
+def test_given_a_consumer_whose_receives_are_never_answered_when_asked_then_it_shows_no_life() -> None:
+    with served("a") as sqs, consuming(sqs, BATCHING, ("a",), prefetch=4, wait_time_seconds=1) as consumer:
+        ages = [consumer.do("age")]
+        while sum(later < earlier for earlier, later in pairwise(ages)) < 3:
+            time.sleep(0.3)
+            ages.append(consumer.do("age"))
+        consumer.do("lose_receives")
+        consumer.until(lambda: not sqs.watched.connections[consumer.key].waiting)
+        consumer.do("age")
+        time.sleep(0.5)  # for its last answer
+        ages = [consumer.do("age") for _ in range(8) if time.sleep(0.5) is None]
+        assert ages == sorted(ages)
+        assert ages[-1] > 3
