@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.connection import wait
 from typing import Any, Protocol
+from unittest.mock import patch
 
 from tests.transport.endpoint import Served, Watched, queue_url
 
@@ -158,7 +159,7 @@ class _Child:
         """Let no receive be answered any more, whatever connection it is of: a fault of our own, not of SQS."""
         from kombu.asynchronous.http.curl import CurlClient
 
-        CurlClient.add_request = lambda _self, request: request
+        patch.object(CurlClient, "add_request", lambda _self, request: request).start()
 
     def do_close(self) -> None:
         from celery.worker import state
