@@ -8,6 +8,8 @@ Rule = Callable[[str, ast.AST], bool]
 LATER = {"eta", "countdown", "autoretry_for", "DelaySeconds"}
 SENDING = {"apply_async", "send_task", "send_message", "send_message_batch", "delay"}
 PUBLISHING = "tasks/publishing.py"
+TRANSPORT = "tasks/transport_send.py"
+"""It puts on SQS what publishing gives it, and nothing of its own."""
 WAY_OUT = {"integrator/http.py", "integrator/http_deadline.py"}
 CLIENTS = {"requests", "httpx", "aiohttp", "urllib3", "pycurl", "http.client", "urllib.request"}
 AMOUNTS = {"amount", "total", "price", "unit_price", "discount", "tax", "shipping", "fee", "tolerance"}
@@ -60,7 +62,8 @@ def celery_retry(_path: str, node: ast.AST) -> bool:
 
 def sent_elsewhere(path: str, node: ast.AST) -> bool:
     """A message that is sent anywhere but in tasks/publishing."""
-    return path != PUBLISHING and isinstance(node, ast.Call) and _called(node) in SENDING
+    elsewhere = path not in {PUBLISHING, TRANSPORT}
+    return elsewhere and isinstance(node, ast.Call) and _called(node) in SENDING
 
 
 def payload_in_message(path: str, node: ast.AST) -> bool:

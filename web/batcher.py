@@ -108,8 +108,8 @@ class Batcher(Generic[Item, Result]):
     it left unsettled. Should the thread die of anything worse, all that wait fail at once, `trouble` says so,
     and the next job starts a new one.
 
-    When one batch has taken `stall_seconds`, further jobs are refused at once: those that queue for a request
-    thread behind the waiting ones would be answered too late.
+    When one batch has taken `stall_seconds`, further jobs are refused at once: a ledger that hangs so long seldom
+    comes back within the time of one request, and those that wait in threads would take them from all others.
     """
 
     def __init__(

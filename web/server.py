@@ -11,6 +11,9 @@ import sys
 import tempfile
 from typing import Any
 
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
 from integrator import logs, metrics, readiness, tracing
 from integrator.ledger.engine import Ledger
 from web.bells import Bells
@@ -76,15 +79,26 @@ def on_exit(_server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Load Celery before the first webhook needs it, and trace what this process does.
+    """Load Celery and connect to the ledger before the first webhook needs it, and trace what this process does.
 
     Then tell the garbage collector that what is loaded stays, and to look less often for cycles among what
     webhooks leave behind, which is a thousand small objects each and no cycle: a twentieth of their cost.
     """
     tracing.configure(_settings, "web")
-    publish = worker.wsgi.extensions["integrator"].publish
-    if isinstance(publish, Bells):
-        publish.load()
+    services = worker.wsgi.extensions["integrator"]
+    if isinstance(services.publish, Bells):
+        services.publish.load()
+    _connect(services.ledger)
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE_OBJECTS)
+
+
+def _connect(ledger: Ledger) -> None:
+    """Open the connections of the writer and the reader. A ledger that is away now may be there later."""
+    try:
+        with ledger.read() as one, ledger.read() as another:
+            for connection in (one, another):
+                connection.execute(select(1))
+    except SQLAlchemyError as error:
+        logs.get_logger("web.server").warning("ledger_not_there_yet", error=type(error).__name__)

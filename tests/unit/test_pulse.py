@@ -10,6 +10,7 @@ from integrator.metrics import SQS_REQUESTS, meters
 from integrator.monitor import Pulse
 from tasks import transport
 from tasks.transport import Channel
+from tasks.transport_receive import Receives
 
 
 class Loop:
@@ -33,7 +34,8 @@ class Consumer(Channel):
     def __init__(self, *, full: bool) -> None:
         self.hub: Any = Loop()
         self._active_queues = ["orders"]
-        self._qos = SimpleNamespace(can_consume=lambda: not full, can_consume_max_estimate=lambda: 4)
+        self._receives, self._hungry, self._ticking, self._woken = Receives(), {}, set(), False
+        self._qos = SimpleNamespace(prefetch_count=4, can_consume_max_estimate=lambda: 0 if full else 4)
         self.connection = SimpleNamespace(polling_interval=0.05, client=SimpleNamespace(transport_options={}))
 
     def __del__(self, *_: object) -> None: ...
