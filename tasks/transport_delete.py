@@ -43,7 +43,10 @@ PASSING = frozenset({"InternalError", "InternalFailure", "RequestThrottled", "Th
 
 
 FLUSH_SECONDS = 5.0
-"""How long a channel that is closed, or a process that ends, waits for what is to be deleted."""
+"""How long a channel that is closed waits for what is to be deleted, while SQS answers."""
+
+LAST_SECONDS = 3.0
+"""How long a process that ends tries to delete what is left, also while SQS refuses."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Deleter:
         self._note = note
         self._fork_lock = threading.Lock()
         self._reset()
-        atexit.register(self.flush, FLUSH_SECONDS)
+        atexit.register(self.flush, LAST_SECONDS, patient=True)
 
     def _reset(self) -> None:
         self._changed = threading.Condition()
@@ -96,13 +99,13 @@ class Deleter:
         if denied is not None:
             raise denied
 
-    def flush(self, seconds: float) -> int:
-        """Wait until all is deleted, or so long; how many are left. Does not wait while SQS is failing."""
+    def flush(self, seconds: float, *, patient: bool = False) -> int:
+        """Wait until all is deleted, or so long; how many are left. While SQS fails, only who is patient waits."""
         self._after_fork()
         with self._changed:
             self._hurry += 1
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._count or self._failures > 1, seconds)
+            self._changed.wait_for(lambda: not self._count or (self._failures > 1 and not patient), seconds)
             self._hurry -= 1
             return self._count
 

@@ -78,7 +78,7 @@ def test_given_a_consumer_that_stops_when_it_held_messages_then_others_see_them_
         assert asked["ChangeMessageVisibilityBatch"] <= 3
 
 
-@pytest.mark.parametrize("fault", [{"throttling": 0.5}, {"entry_failures": 0.5}, {"duplicates": 0.5}])
+@pytest.mark.parametrize("fault", [{"throttling": 0.3}, {"entry_failures": 0.5}, {"duplicates": 0.5}])
 def test_given_trouble_with_deletes_when_a_consumer_stops_then_all_that_ended_is_gone(
     fault: dict[str, Any],
 ) -> None:
