@@ -8,7 +8,8 @@ started again; with `--lose-redis`, Redis is killed after another third, and bac
 system logged is judged: each request's header says when its place was. The last line is one JSON object:
 `violations` of the limit by places; `most_in_a_second`, requests of one tenant as they arrived; `utilisation`, the
 share of what the plans allow between a tenant's first and last request (the mean; `least_utilisation` the worst
-tenant's); `calls`; and `ask_ms_p50` and `ask_ms_p99`, what one call's place takes when it need not wait. `--short`
+tenant's); `calls`; `ask_ms_p50` and `ask_ms_p99`, what one call's place takes when it need not wait; and `noop_ms_p50` and
+`noop_ms_p99`, what a script that does nothing takes by the same client in turn with them: the rest is ours. `--short`
 is for its counts only.
 """
 
@@ -25,11 +26,12 @@ import threading
 import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from redis import Redis
 from sqlalchemy import insert, select
 
 from integrator import errors, limits, limits_redis
@@ -153,13 +155,19 @@ def measure(url: str, folder: Path) -> dict[str, float]:
     with ledger.write() as connection:
         plan = {"per_second": 10_000, "burst": 10_000, "per_day": 10_000_000}
         write_plan(connection, gate_id, PlanFile.model_validate(plan).columns())
-    ask, took = limits.patient(Limiter(ledger, url).of_gate(gate_id), 5), []
+    ask, noop = (
+        limits.patient(Limiter(ledger, url).of_gate(gate_id), 5),
+        Redis.from_url(url).register_script("return 1"),
+    )
+    each: list[tuple[str, Callable[[], object]]] = [("ask", ask), ("noop", noop)]
+    took: dict[str, list[float]] = {name: [] for name, _ in each}
     for _ in range(ASKS):
-        began = time.perf_counter()
-        ask()
-        took.append((time.perf_counter() - began) * 1_000)
-    ranks = statistics.quantiles(took, n=100)
-    return {"ask_ms_p50": round(ranks[49], 3), "ask_ms_p99": round(ranks[98], 3)}
+        for name, do in each:
+            began = time.perf_counter()
+            do()
+            took[name].append((time.perf_counter() - began) * 1_000)
+    ranks = {name: statistics.quantiles(found, n=100) for name, found in took.items()}
+    return {f"{name}_ms_p{p}": round(found[p - 1], 3) for name, found in ranks.items() for p in (50, 99)}
 
 
 # The run

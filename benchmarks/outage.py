@@ -30,7 +30,7 @@ STEPS = 60
 """In so many parts the orders come, over the whole outage."""
 
 WARM = 50
-"""Orders before the outage: what a process allocates once is allocated by then."""
+"""Orders before the outage, which meet a short one of their own: what a process allocates once is allocated by then."""
 
 
 def allowed_probes(seconds: float, given: Thresholds) -> int:
@@ -54,16 +54,14 @@ def play(orders: int, hours: float, runs: int | None = None) -> dict[str, Any]:
     """Play the outage and the recovery; the numbers."""
     virtual.be_quiet()
     with virtual.played(BEGAN, large.PLAN) as world:
-        world.deliver(WARM)
-        world.work(BEGAN + timedelta(minutes=10))
-        world.clock.now = BEGAN + timedelta(minutes=10)
+        _warm(world)
         began, before, rss = world.clock.now, _calls(world.erp, down=True), rss_mb()
         for step in range(STEPS):
             world.deliver(orders * (step + 1) // STEPS - orders * step // STEPS)
             until = began + timedelta(hours=hours * (step + 1) / STEPS)
             world.work(until)
             world.clock.now = until
-        burnt = _most_burnt(world)
+        burnt, rss_down = _most_burnt(world), rss_mb()
         calls, ended = _calls(world.erp, down=False) - before, world.clock.now
         world.work(ended + timedelta(days=10), runs)
         ran, ran_orders = _ran_since(world, ended)
@@ -73,6 +71,7 @@ def play(orders: int, hours: float, runs: int | None = None) -> dict[str, Any]:
             "attempts_per_order": round(ran / ran_orders, 4),
             "burnt": burnt,
             "rss_growth_mb": round(rss_mb() - rss, 1),
+            "rss_growth_down_mb": round(rss_down - rss, 1),
             "orders": orders,
             "ran": ran_orders,
             "done": world.count("done") - WARM,
@@ -81,6 +80,16 @@ def play(orders: int, hours: float, runs: int | None = None) -> dict[str, Any]:
             "created": virtual.control(world.erp)["answers"].get("201", 0) - WARM,
             "recovery_seconds": round((world.clock.now - ended).total_seconds(), 1),
         }
+
+
+def _warm(world: virtual.Played) -> None:
+    """An outage of ten minutes, and an hour after it in which its orders run and the breaker forgets it."""
+    for down, minutes in ((True, 10), (False, 60)):
+        virtual.control(world.erp, down=down)
+        world.deliver(WARM // 2)
+        until = world.clock.now + timedelta(minutes=minutes)
+        world.work(until)
+        world.clock.now = until
 
 
 def _calls(erp: str, **changes: Any) -> int:

@@ -7,9 +7,24 @@ when the claim is not ours any more.
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Insert, and_, case, func, insert, literal, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Insert,
+    Select,
+    and_,
+    bindparam,
+    case,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
 
 from integrator.clock import Instant, after, greatest, now
 from integrator.documents import Money
@@ -54,23 +69,7 @@ def load(
     which is where its attempt ended (S2); in a restored ledger not from before the restore, for it may have been
     sent again since the backup.
     """
-    doubt_began: ColumnElement[datetime] = func.coalesce(
-        steps.c.doubted_at, attempts.c.ended_at, steps.c.intended_at
-    )
-    if restored_at is not None:
-        doubt_began = greatest(doubt_began, literal(restored_at, Instant()))
-    settles_at = after(settle_seconds, doubt_began)
-    rows = connection.execute(
-        select(
-            steps,
-            settles_at.label("settles_at"),
-            (settles_at <= now()).label("settled"),
-            func.coalesce(steps.c.verify_at <= now(), False).label("verify_due"),
-        )
-        .outerjoin(attempts, and_(attempts.c.sync_id == steps.c.sync_id, attempts.c.claim == steps.c.claim))
-        .where(steps.c.sync_id == sync_id)
-        .order_by(steps.c.id)
-    )
+    rows = connection.execute(_load(settle_seconds, restored_at), {"sync": sync_id})
     return [
         Step(
             step_id=row.id,
@@ -91,6 +90,27 @@ def load(
         )
         for row in rows
     ]
+
+
+@lru_cache(maxsize=64)  # a few connectors' settle times; building it takes longer than reading the rows
+def _load(settle_seconds: float, restored_at: datetime | None) -> Select[Any]:
+    doubt_began: ColumnElement[datetime] = func.coalesce(
+        steps.c.doubted_at, attempts.c.ended_at, steps.c.intended_at
+    )
+    if restored_at is not None:
+        doubt_began = greatest(doubt_began, literal(restored_at, Instant()))
+    settles_at = after(settle_seconds, doubt_began)
+    return (
+        select(
+            steps,
+            settles_at.label("settles_at"),
+            (settles_at <= now()).label("settled"),
+            func.coalesce(steps.c.verify_at <= now(), False).label("verify_due"),
+        )
+        .outerjoin(attempts, and_(attempts.c.sync_id == steps.c.sync_id, attempts.c.claim == steps.c.claim))
+        .where(steps.c.sync_id == bindparam("sync"))
+        .order_by(steps.c.id)
+    )
 
 
 def _total(amount: str | None, currency: str | None) -> Money | None:
