@@ -5,6 +5,7 @@ ledger gives each place by itself, which is slower and just as exact. The day's 
 way. docs/adr/0021-limits.md says why.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -34,6 +35,10 @@ LEAST_SECONDS = 0.02
 """The shortest wait that is told: a sync's way to a worker takes longer than that anyway."""
 
 
+DRAWS = 3
+"""How often one call looks for a block of the day that no other process uses up before it."""
+
+
 @dataclass
 class Asked:
     """One call that asks for its place."""
@@ -43,7 +48,6 @@ class Asked:
     seen: View
     purpose: Purpose
     read_at: float
-    looked_again: bool = False
 
 
 class Said(IntEnum):
@@ -70,6 +74,7 @@ class Limiter:
         self._redis = _buckets(redis_url, offset_seconds) if redis_url else None
         self._sleep = sleep
         self._views: dict[str, tuple[float, View]] = {}
+        self._drawing: dict[tuple[str, Purpose], threading.Lock] = {}
 
     @classmethod
     def from_settings(cls, settings: Settings, ledger: Ledger) -> "Limiter":
@@ -122,41 +127,53 @@ class Limiter:
         shared = self._redis
         if shared is None or not shared.answers() or asked.seen.without_redis:
             return None
-        drawn: Drawn | None = None
-        for last in (False, False, True):
-            answer = shared.take(asked, drawn)
-            if answer is None:
-                return None
-            match answer:
-                case [Said.GRANTED, wait_us, stamp_us, ends_us]:
-                    grant = Grant(stamp_us, asked.key, partial(shared.give_back, asked, ends_us))
-                    if boottime() - asked.read_at > STALE_SECONDS:  # the ledger may give places by now
-                        grant.refund()
-                        raise _rate_limited(asked, LONGEST_US)
-                    return wait_us, grant
-                case [Said.NO_PLACE, wait_us]:
-                    raise _rate_limited(asked, wait_us)
-                case [Said.DAY_IS_OVER] if drawn:  # by Redis' clock, and not by the ledger's
-                    self._give_back(asked, drawn.day.name, drawn.count)
-                    shared.lose("its clock is ahead of the ledger's")
-                    return None
-            drawn = None if last else self._draw(asked)
-        # Others took what was drawn, each time; they have made use of it.
-        raise _rate_limited(asked, LONGEST_US)
-
-    def _draw(self, asked: Asked) -> Drawn | None:
-        """The next block of the day. When there is none, what is left in Redis is looked at once more."""
-        if asked.seen.plan is None:
-            return None
-        with self._ledger.write() as connection:
-            answer = ledger_limits.draw(connection, asked.key, asked.seen.plan, asked.purpose)
-        if isinstance(answer, Drawn):
-            _tell(asked, answer)
-            return answer
-        if asked.looked_again:
-            raise _used_up(asked, answer)
-        asked.looked_again = True
+        answer = shared.take(asked, None)
+        if answer and answer[0] == Said.DRAW:
+            answer = self._draw_in_turn(shared, asked)
+        match answer:
+            case [Said.GRANTED, wait_us, stamp_us, ends_us]:
+                grant = Grant(stamp_us, asked.key, partial(shared.give_back, asked, ends_us))
+                if boottime() - asked.read_at > STALE_SECONDS:  # the ledger may give places by now
+                    grant.refund()
+                    raise _rate_limited(asked, LONGEST_US)
+                return wait_us, grant
+            case [Said.NO_PLACE, wait_us]:
+                raise _rate_limited(asked, wait_us)
         return None
+
+    def _draw_in_turn(self, shared: "SharedBuckets", asked: Asked) -> list[int] | None:
+        """Draw a block of the day while nobody else of this process does, or use what the one before has left."""
+        drawing = self._drawing.setdefault((asked.key, asked.purpose), threading.Lock())
+        if not drawing.acquire(timeout=LONGEST_US / 1_000_000):
+            raise _rate_limited(asked, 2 * LONGEST_US)
+        try:
+            return self._draw_and_take(shared, asked)
+        finally:
+            drawing.release()
+
+    def _draw_and_take(self, shared: "SharedBuckets", asked: Asked) -> list[int] | None:
+        spent: Spent | None = None
+        for _ in range(DRAWS):
+            answer = shared.take(asked, None)
+            if answer is None or answer[0] != Said.DRAW:
+                return answer
+            if spent:  # and what another process drew last is gone, too
+                raise _used_up(asked, spent)
+            with self._ledger.write() as connection:
+                drawn = ledger_limits.draw(connection, asked.key, asked.seen.plan or DEFAULT, asked.purpose)
+            if isinstance(drawn, Spent):
+                spent = drawn
+                continue
+            _tell(asked, drawn)
+            answer = shared.take(asked, drawn)
+            if answer and answer[0] == Said.DAY_IS_OVER:  # by Redis' clock, and not by the ledger's
+                self._give_back(asked, drawn.day.name, drawn.count)
+                shared.lose("its clock is ahead of the ledger's")
+                return None
+            if answer is None or answer[0] != Said.DRAW:
+                return answer
+        # Other processes took what was drawn, each time; they have made use of it.
+        raise _rate_limited(asked, LONGEST_US)
 
     # Without
 
