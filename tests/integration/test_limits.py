@@ -12,14 +12,26 @@ import pytest
 from redis import Redis
 from sqlalchemy import insert, select, update
 
+from integrator import limits_redis
 from integrator.clock import EPOCH, after
 from integrator.config import settings
 from integrator.errors import QuotaUsedUp, RateLimited
 from integrator.ledger.engine import Ledger
-from integrator.ledger.limits import NoPlace, Place, nearly_used, place, uses, write_plan
+from integrator.ledger.limits import (
+    HANDOVER_US,
+    NoPlace,
+    Place,
+    give_back,
+    nearly_used,
+    place,
+    us,
+    uses,
+    write_plan,
+)
 from integrator.ledger.schema import gates, limits, plans
-from integrator.limits import STALE_SECONDS, Limiter
-from integrator.plans import PlanFile, Purpose, Rate
+from integrator.limits import STALE_SECONDS, Limiter, patient
+from integrator.limits_redis import SharedBuckets
+from integrator.plans import Grant, PlanFile, Purpose, Rate
 from tests.redis_server import RedisServer
 from tests.support import World, make_tenant
 
@@ -113,15 +125,15 @@ def test_given_a_crowd_when_it_asks_then_every_window_keeps_the_limit_and_the_da
 
 
 def test_given_a_crowd_that_finds_no_block_of_the_day_when_it_asks_at_once_then_one_of_the_process_draws_it(
-    ledger: Ledger, redis: RedisServer
+    ledger: Ledger, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world, limiter = make_tenant(ledger), Limiter(ledger, redis.url)
+    monkeypatch.setattr(limits_redis, "ANSWER_SECONDS", 30)  # else a busy machine does without Redis
+    world, limiter, together = make_tenant(ledger), Limiter(ledger, redis.url), threading.Barrier(8)
     plan(ledger, world, **FAST | {"burst": 100})
-    asking, together = limiter.of_gate(world.gate_id), threading.Barrier(8)
 
     def at_once(_number: int) -> None:
         together.wait()
-        asking()
+        ask(limiter, world)
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(at_once, range(8)))
@@ -319,6 +331,28 @@ def test_given_a_call_of_yesterday_that_never_left_when_refunded_then_today_has_
         ask(limiter, world)
 
 
+def test_given_a_call_of_yesterday_that_never_left_when_refunded_in_redis_then_today_has_not_one_more(
+    sqlite_ledger: Ledger, redis: RedisServer, clock: Callable[[datetime], float]
+) -> None:
+    world = make_tenant(sqlite_ledger)
+    plan(sqlite_ledger, world, per_second=1_000, per_day=300)
+
+    def granted(day: int) -> Grant:
+        offset = clock(datetime(2026, 3, day, 12, tzinfo=UTC))
+        return patient(Limiter(sqlite_ledger, redis.url, offset_seconds=offset).of_gate(world.gate_id), 30)()
+
+    def left() -> int:
+        with Redis.from_url(redis.url) as client:
+            return int(client.hget(f"integrator-limit:{{gate:{world.gate_id}}}", "credit:orders"))
+
+    yesterdays, todays = granted(2), granted(3)
+    assert left() == 2
+    yesterdays.refund()
+    assert left() == 2
+    todays.refund()
+    assert left() == 3
+
+
 def test_given_who_follows_others_without_redis_when_their_time_is_over_then_the_ledger_gives_it_no_place(
     ledger: Ledger,
 ) -> None:
@@ -460,6 +494,45 @@ def test_given_a_day_that_turned_when_orders_open_the_new_one_then_others_have_n
         with sqlite_ledger.read() as connection:
             others[day] = connection.execute(select(limits.c.taken_others)).scalar_one()
     assert others[2] == others[3] == 3, "a block of each day's own"
+
+
+def test_given_redis_is_lost_when_the_ledger_takes_over_then_it_gives_nothing_until_all_others_know(
+    ledger: Ledger,
+) -> None:
+    with ledger.write() as connection:
+        told = place(connection, "gate:1", Rate(10), None, Purpose.ORDERS, lost_redis=True)
+    assert isinstance(told, NoPlace)
+    assert told.wait_us >= HANDOVER_US
+
+
+def test_given_places_far_ahead_of_the_clock_when_the_ledger_is_asked_then_it_waits_for_a_handover_at_most(
+    ledger: Ledger,
+) -> None:
+    with ledger.write() as connection:
+        connection.execute(insert(limits).values(key="gate:1", next_us=us(datetime(2100, 1, 1, tzinfo=UTC))))
+        told = place(connection, "gate:1", Rate(10), None, Purpose.ORDERS, lost_redis=None)
+    assert isinstance(told, NoPlace)
+    assert told.wait_us <= HANDOVER_US + Rate(10).interval_us
+
+
+def test_given_calls_of_another_day_when_given_back_then_this_day_has_not_one_more(ledger: Ledger) -> None:
+    world = make_tenant(ledger)
+    ask(Limiter(ledger, None), world)
+    with ledger.write() as connection:
+        today = connection.execute(select(limits.c.day)).scalar_one()
+        give_back(connection, f"gate:{world.gate_id}", "2020-01-01", Purpose.ORDERS, 1)
+    assert taken(ledger, world) == 1
+    with ledger.write() as connection:
+        give_back(connection, f"gate:{world.gate_id}", today, Purpose.ORDERS, 1)
+    assert taken(ledger, world) == 0
+
+
+def test_given_a_redis_that_fails_on_when_it_is_left_alone_then_for_longer_each_time_up_to_ten_seconds() -> None:
+    buckets, pauses = SharedBuckets("redis://127.0.0.1:9/0", 0), []
+    for _ in range(6):
+        buckets.lose("test")
+        pauses.append(buckets._pause_seconds)
+    assert pauses == [1, 2, 4, 8, 10, 10]
 
 
 def test_given_some_gates_when_their_days_are_used_then_those_over_80_percent_are_counted(ledger: Ledger) -> None:
