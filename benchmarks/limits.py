@@ -8,9 +8,9 @@ started again; with `--lose-redis`, Redis is killed after another third, and bac
 system logged is judged: each request's header says when its place was. The last line is one JSON object:
 `violations` of the limit by places; `most_in_a_second`, requests of one tenant as they arrived; `utilisation`, the
 share of what the plans allow between a tenant's first and last request (the mean; `least_utilisation` the worst
-tenant's); `calls`; `ask_ms_p50` and `ask_ms_p99`, what one call's place takes when it need not wait; and `noop_ms_p50` and
-`noop_ms_p99`, what a script that does nothing takes by the same client in turn with them: the rest is ours. `--short`
-is for its counts only.
+tenant's); `calls`; `ask_ms_p50` and `ask_ms_p99`, what one call's place takes when it need not wait; and
+`noop_ms_p50` and `noop_ms_p99`, what a script that does nothing takes from the same Redis in turn with them: the
+rest is ours. `--short` is for its counts only.
 """
 
 import argparse
