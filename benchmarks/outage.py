@@ -7,7 +7,8 @@ orders come in sixty parts while it is down, and run when it is back: all of the
 line is one JSON object: `outage_calls` that the system saw while it was down; `allowed_probes`, how many calls the
 breaker's settings allow in that time; `attempts_per_order`, runs after the recovery for each order that ran then;
 `burnt`, the most attempts that an order lost to the outage; `dead`, `held` and `done` orders, and those that the
-system has; `rss_growth_mb` of the worker's process. `--short` plays 100 orders.
+system has; `rss_growth_mb` of the worker's process until the end, and
+`rss_growth_down_mb` while the system was down. `--short` plays 100 orders.
 """
 
 import argparse
@@ -30,7 +31,7 @@ STEPS = 60
 """In so many parts the orders come, over the whole outage."""
 
 WARM = 50
-"""Orders before the outage, which meet a short one of their own: what a process allocates once is allocated by then."""
+"""Orders before the outage, which meet a short one: what a process allocates once is allocated by then."""
 
 
 def allowed_probes(seconds: float, given: Thresholds) -> int:
