@@ -24,7 +24,7 @@ faults: setup-dev ## Take parts away under load and bring them back (ARGS="--see
 	@$(python) -m tests.e2e.faults $(ARGS)
 
 bench: setup-dev ## Measure: every benchmark, one line of JSON each (ARGS=--short for a look; docs/performance.md)
-	@set -e; for one in ingest transport pipeline pools shares limits dispatch fairness outage quota fairness_sim hostile; do \
+	@set -e; for one in ingest transport pipeline pools shares limits dispatch fairness flood outage quota fairness_sim hostile; do \
 		echo "== benchmarks.$$one" >&2; $(python) -m benchmarks.$$one $(ARGS); done
 
 check: setup-dev ## Check style, format, types and which package may import which
