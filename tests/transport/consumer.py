@@ -149,6 +149,12 @@ class _Child:
     def do_cancel(self, queue: str) -> None:
         self.consumer.cancel_by_queue(queue)
 
+    def do_listen_again(self, queue: str) -> None:
+        from kombu.entity import Queue
+
+        self.consumer.add_queue(Queue(queue, no_declare=True))
+        self.consumer.consume()
+
     def do_age(self) -> float:
         """Seconds since it last showed that it consumes."""
         from tasks.health import pulse

@@ -38,7 +38,7 @@ turns = st.builds(
     Turn,
     st.tuples(st.integers(0, 12), st.integers(0, 12)),
     st.lists(st.sampled_from(ENDS), min_size=1, max_size=6).map(tuple),
-    st.sampled_from(["nothing", "nothing", "cancel", "close", "kill"]),
+    st.sampled_from(["nothing", "nothing", "cancel", "again", "close", "kill"]),
 )
 
 
@@ -83,18 +83,30 @@ class Script:
             tags = [one.tag for one in held[place :: len(turn.ends)] if one.tag in self.consumer.held]
             if end != "keep":
                 self.consumer.settle(end, tags)
-        if turn.then == "cancel" and "b" in self.listens:
-            self.listens.remove("b")
-            self.consumer.do("cancel", "b")
-        elif turn.then == "close":
-            self.consumer.close()
-            self.start()
-        elif turn.then == "kill":
-            self.settle_deletes()
-            self.consumer.kill()
-            self.start()
+        getattr(self, f"then_{turn.then}")()
         self.settle_deletes()
         self.served.pass_time(VISIBILITY_SECONDS)
+
+    def then_nothing(self) -> None: ...
+
+    def then_cancel(self) -> None:
+        if "b" in self.listens:
+            self.listens.remove("b")
+            self.consumer.do("cancel", "b")
+
+    def then_again(self) -> None:
+        for command in ("cancel", "listen_again"):
+            for queue in self.listens:
+                self.consumer.do(command, queue)
+
+    def then_close(self) -> None:
+        self.consumer.close()
+        self.start()
+
+    def then_kill(self) -> None:
+        self.settle_deletes()
+        self.consumer.kill()
+        self.start()
 
     def settle_deletes(self) -> None:
         """What was acknowledged may be deleted a little later."""
@@ -130,6 +142,9 @@ def played(transport: str, script: Sequence[Turn]) -> dict[str, Any]:
     deadline=None,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow],
+)
+@example(
+    [Turn((2, 1), ("ack",), "again"), Turn((2, 1), ("ack", "keep"), "cancel"), Turn((1, 1), ("ack",), "again")]
 )
 @example(
     [Turn((12, 5), ENDS, "cancel"), Turn((3, 3), ("ack", "requeue"), "close"), Turn((1, 0), ("keep",), "kill")]
