@@ -106,7 +106,7 @@ SQS_DELETED = Metric(
     "integrator_sqs_deleted_total",
     Kind.COUNTER,
     "Messages that this process asked SQS to delete, by what came of it: deleted, expired (handed out again "
-    "since), refused.",
+    "since), refused, left (too many waited when the worker was to stop).",
     "worker",
     ("outcome",),
 )

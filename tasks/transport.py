@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from celery.worker import state
 from kombu.asynchronous import Hub, get_event_loop, set_event_loop
 from kombu.transport import SQS
 
@@ -42,10 +43,15 @@ class EndpointFailed(ConnectionError):
     """The SQS endpoint did not answer a receive as it should; the connection is made anew."""
 
 
+def stops() -> bool:
+    """Whether this process is a worker that was told to stop."""
+    return any(told is not None and told is not False for told in (state.should_stop, state.should_terminate))
+
+
 class Channel(Receiving, Deleting, Sending):
     """A channel whose calls are for many messages, and whose failed receives are lost connections."""
 
-    deleter = Deleter(count_delete)
+    deleter = Deleter(count_delete, stops)
     _loop: Hub | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

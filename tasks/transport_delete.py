@@ -29,6 +29,9 @@ LINGER_SECONDS = 0.005
 CAPACITY = 1_000
 """Messages that wait to be deleted at most; further ones wait in `add`."""
 
+LOOK_SECONDS = 0.5
+"""How often one that waits in `add` looks whether the process is to stop."""
+
 THREADS = 4
 """So many calls under way at most. One thread does until more wait than it takes in a call."""
 
@@ -61,12 +64,15 @@ class Receipt:
 class Deleter:
     """Deletes what it is given. Threads share it; each process has threads of its own.
 
-    `note` is told "deleted", "expired" (the receipt was no longer good) or "refused" (SQS will not delete it) for
-    each message that it is done with.
+    `note` is told what became of each message: "deleted", "expired" (the receipt was no longer good), "refused"
+    (SQS will not delete it), or "left" (too many waited when the process was to stop, which `stops` says).
     """
 
-    def __init__(self, note: Callable[[str], None] = lambda _outcome: None) -> None:
+    def __init__(
+        self, note: Callable[[str], None] = lambda _outcome: None, stops: Callable[[], bool] = lambda: False
+    ) -> None:
         self._note = note
+        self._stops = stops
         self._fork_lock = threading.Lock()
         self._reset()
         atexit.register(self.flush, LAST_SECONDS, patient=True)
@@ -82,13 +88,16 @@ class Deleter:
         self._pid = os.getpid()
 
     def add(self, receipt: Receipt) -> None:
-        """Have a message deleted soon; blocks while as many wait as may.
+        """Have a message deleted soon; blocks while as many wait as may, unless the process is to stop.
 
         Raises the ClientError by which an earlier one was denied, once: nobody else would hear of it.
         """
         self._after_fork()
         with self._changed:
-            self._changed.wait_for(lambda: self._count < CAPACITY)
+            while not self._changed.wait_for(lambda: self._count < CAPACITY, LOOK_SECONDS):
+                if self._stops():
+                    self._note("left")
+                    return
             self._count += 1
             self._put(receipt, time.monotonic())
             if self._threads < THREADS and self._count > self._threads * BATCH:

@@ -244,6 +244,24 @@ def test_given_an_endpoint_that_is_away_when_flushed_then_only_who_is_patient_wa
     assert noted == {"deleted": 25}
 
 
+def test_given_too_many_that_wait_when_the_process_is_to_stop_then_the_next_is_left_and_not_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transport_delete, "CAPACITY", 1)
+    monkeypatch.setattr(transport_delete, "LOOK_SECONDS", 0.01)
+    looks = iter([False, False, True])
+    noted: Counter[str] = Counter()
+    deleter = Deleter(lambda outcome: noted.update([outcome]), lambda: next(looks))
+    away = SimpleNamespace(delete_message_batch=threading.Event().wait)  # never answers
+    first, second = receipts(
+        SimpleNamespace(delete_message_batch=lambda **_: away.delete_message_batch()), "1", "2"
+    )
+    deleter.add(first)
+    deleter.add(second)
+    assert noted == {"left": 1}
+    assert list(looks) == []
+
+
 def test_given_messages_that_linger_when_flushed_then_they_wait_for_no_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
