@@ -1,7 +1,7 @@
 """kombu's SQS transport: messages by tens instead of one by one, and an endpoint that may fail.
 
-- Deletes, releases and sends go in batches (`transport_delete`, `transport_send`), and what is asked for counts
-  against prefetch (`transport_receive`).
+- Deletes, releases and sends go in batches (`transport_delete`, `transport_end`, `transport_send`), and what is
+  asked for counts against prefetch (`transport_receive`).
 - With kombu 5.7 a 5xx or an unreachable endpoint hands an empty list to code that expects an answer, and a
   throttled receive raises a bare Exception: both end the worker. Here each is a lost connection, which Celery
   makes anew. When it does, it resets the event loop, which forgets itself, so that the new connection would never
@@ -28,7 +28,8 @@ from integrator.clock import boottime
 from tasks.counted import count, count_delete
 from tasks.health import pulse
 from tasks.queues import new_client
-from tasks.transport_delete import Deleter, Deleting
+from tasks.transport_delete import Deleter
+from tasks.transport_end import Deleting
 from tasks.transport_receive import Receiving
 from tasks.transport_send import Sending
 
@@ -69,7 +70,7 @@ class Channel(Receiving, Deleting, Sending):
 
     def asynsqs(self, queue: str | None = None) -> Any:
         """The asynchronous client, whose refusals are connection errors. They name the status, not the body."""
-        client = super().asynsqs(queue)  # type: ignore[no-untyped-call]
+        client = super().asynsqs(queue)
         client._for_status = lambda response, _body: EndpointFailed(f"SQS answered {response.status}")
         return client
 

@@ -9,14 +9,12 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 from kombu.log import get_logger
-from kombu.transport import SQS, virtual
-from kombu.transport.SQS.exceptions import AccessDeniedQueueException
 
 logger = get_logger(__name__)
 
@@ -37,6 +35,9 @@ THREADS = 4
 
 PAUSE_SECONDS = (0.1, 2.0)
 """How long a thread rests after a call that failed: twice as long each time, from the first to the second."""
+
+DOUBLED_AT_MOST = 10
+"""How often that is, so that an outage of hours leads to no numbers that are too large."""
 
 EXPIRED = frozenset({"ReceiptHandleIsInvalid", "InvalidParameterValue", "InvalidIdFormat"})
 """Errors of a receipt that is no longer good: the message has been handed out again, or is gone."""
@@ -137,7 +138,8 @@ class Deleter:
                     self._put(receipt, time.monotonic())
                 self._count -= len(batch) - len(again)
                 self._failures = self._failures + 1 if len(again) == len(batch) else 0
-                pause = min(PAUSE_SECONDS[0] * 2 ** (self._failures - 1), PAUSE_SECONDS[1])
+                doubled = 2 ** min(self._failures, DOUBLED_AT_MOST)
+                pause = min(PAUSE_SECONDS[0] / 2 * doubled, PAUSE_SECONDS[1])
                 self._changed.notify_all()
             if again:
                 time.sleep(pause)
@@ -207,68 +209,3 @@ def may_pass(error: Exception) -> bool:
 def name_of(error: Exception) -> str:
     """The error's code, or its class: never its text, which may name whom it is about."""
     return str(error.response["Error"]["Code"]) if isinstance(error, ClientError) else type(error).__name__
-
-
-def in_batches(handles: Iterable[str]) -> Iterable[list[str]]:
-    """The handles by tens."""
-    left = list(handles)
-    return (left[start : start + BATCH] for start in range(0, len(left), BATCH))
-
-
-class QoS(SQS.QoS):
-    """What the consumer holds."""
-
-    def restore_unacked(self) -> list[Any]:
-        """Make all that is held visible again, at once and in batches. None is left: their time ends by itself."""
-        self._flush()  # type: ignore[no-untyped-call]
-        held = [message.delivery_info for message in self._delivered.values()]
-        self._delivered.clear()
-        for url, name in {(one["sqs_queue"], one["routing_key"]) for one in held if "sqs_queue" in one}:
-            messages = [one["sqs_message"] for one in held if one.get("sqs_queue") == url]
-            self.channel._release_messages(url, name, messages)
-        return []
-
-
-class Deleting(SQS.Channel):
-    """A channel that deletes and releases messages by tens."""
-
-    QoS = QoS
-    deleter = Deleter()
-
-    def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:  # noqa: ARG002 - kombu's
-        """End a message; it is deleted soon. Blocks while too many wait for that."""
-        denied: ClientError | None = None
-        info = getattr(self.qos._delivered.get(delivery_tag), "delivery_info", {})
-        if "sqs_message" in info:
-            client = self.sqs(queue=self.canonical_queue_name(info["routing_key"]))  # type: ignore[no-untyped-call]
-            try:
-                self.deleter.add(Receipt(client, info["sqs_queue"], info["sqs_message"]["ReceiptHandle"]))
-            except ClientError as error:
-                denied = error
-        virtual.Channel.basic_ack(self, delivery_tag)  # type: ignore[no-untyped-call]
-        if denied is not None:
-            raise AccessDeniedQueueException(denied.response["Error"]["Message"])
-
-    def _delete_message(self, queue_name: str, message: Mapping[str, Any]) -> None:
-        client = self.sqs(queue=self.canonical_queue_name(queue_name))  # type: ignore[no-untyped-call]
-        self.deleter.add(Receipt(client, self._new_queue(queue_name), message["ReceiptHandle"]))  # type: ignore[no-untyped-call]
-
-    def _release_messages(self, queue: str, qname: str, messages: Sequence[Mapping[str, Any]]) -> None:
-        """Make messages visible again at once. Those that SQS refuses become so by themselves, later."""
-        logger.info("Releasing %d messages of %s", len(messages), qname)
-        try:
-            client = self._new_release_client(self.sqs(queue=self.canonical_queue_name(qname)))  # type: ignore[no-untyped-call]
-            for handles in in_batches(message["ReceiptHandle"] for message in messages):
-                entries = [
-                    {"Id": str(number), "ReceiptHandle": handle, "VisibilityTimeout": 0}
-                    for number, handle in enumerate(handles)
-                ]
-                client.change_message_visibility_batch(QueueUrl=queue, Entries=entries)
-        except (ClientError, BotoCoreError, OSError) as error:
-            logger.warning("Messages of %s are not released: %s", qname, name_of(error))
-
-    def close(self) -> None:
-        """Give back what is held, and have deleted what has ended."""
-        super().close()  # type: ignore[no-untyped-call]
-        if left := self.deleter.flush(FLUSH_SECONDS):
-            logger.warning("%d messages that have ended are not deleted yet", left)

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from kombu.asynchronous.http import get_client
 from kombu.transport import SQS
 from vine import promise  # type: ignore[import-untyped]
 
@@ -19,6 +20,9 @@ FULL = 10
 
 OPEN_AT_MOST = 4
 """Receives of one queue at the same time."""
+
+ALL_OPEN_AT_MOST = 100
+"""Requests of the event loop at the same time; with kombu's ten, an eleventh queue would wait for the others."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ class Receives:
 class Receiving(SQS.Channel):
     """A channel that asks for messages so. `beat` is called whenever it does, or finds all places taken."""
 
-    hub: Any
+    hub: Any = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._receives = Receives()
@@ -172,6 +176,12 @@ class Receiving(SQS.Channel):
         self._woken = False
         for queue in list(self._hungry):
             self._ask(queue, hasty=True)
+
+    def asynsqs(self, queue: str | None = None) -> Any:
+        """The asynchronous client, of a loop that has room for the receives of many queues."""
+        if self.hub is not None:
+            get_client(self.hub, max_clients=ALL_OPEN_AT_MOST)
+        return super().asynsqs(queue)  # type: ignore[no-untyped-call]
 
     def _get_from_sqs(
         self, queue_name: str, queue_url: str, connection: Any, count: int = 1, callback: Any = None

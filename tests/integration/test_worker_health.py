@@ -50,7 +50,8 @@ def test_given_orders_when_a_worker_has_run_then_its_page_counts_them_and_it_is_
 
     until(lambda: counted(port, "integrator_attempts_total", outcome="done", error_class="none") == 3)
     assert counted(port, "integrator_webhook_done_seconds_count", kind="order") == 3
-    assert counted(port, "integrator_sqs_requests_total", action="DeleteMessage") == 3
+    until(lambda: counted(port, "integrator_sqs_deleted_total", outcome="deleted") == 3)
+    assert 1 <= counted(port, "integrator_sqs_requests_total", action="DeleteMessageBatch") <= 3
     assert counted(port, "integrator_sqs_requests_total", action="ReceiveMessage") >= 1
     assert status(port) == 200
 

@@ -115,3 +115,34 @@ def test_given_deletes_that_are_refused_when_work_goes_on_then_it_waits_and_all_
         work_off(sqs, consumer, count)
         consumer.close()
         assert sqs.messages() == {"visible": set(), "hidden": set()}
+
+
+def test_given_more_queues_than_kombu_has_requests_when_consumed_then_each_is_listened_to() -> None:
+    queues = [f"q{number}" for number in range(14)]
+    with served(*queues) as sqs, consuming(sqs, BATCHING, queues, prefetch=28) as consumer:
+        listens = sqs.watched.connections
+        consumer.until(lambda: [len(one.waiting) for one in listens.values()] == [len(queues)])
+
+
+def test_given_a_message_that_is_rejected_when_sqs_refuses_deletes_then_it_is_gone_later() -> None:
+    with served("a") as sqs, consuming(sqs, BATCHING, ("a",), prefetch=4) as consumer:
+        sqs.send("a", ["a0"])
+        consumer.until(lambda: consumer.held)
+        sqs.watched.refused = {"DeleteMessage", "DeleteMessageBatch"}
+        consumer.settle("reject", list(consumer.held))
+        consumer.until(lambda: {"DeleteMessage", "DeleteMessageBatch"} & sqs.requests().keys())
+        sqs.watched.refused = set()
+        consumer.until(lambda: sqs.messages() == {"visible": set(), "hidden": set()})
+
+
+def test_given_a_message_whose_time_has_ended_when_it_is_put_back_then_it_comes_again_and_nothing_is_lost() -> (
+    None
+):
+    with served("a") as sqs, consuming(sqs, BATCHING, ("a",), prefetch=1) as consumer:
+        sqs.send("a", ["a0"])
+        consumer.until(lambda: consumer.held)
+        sqs.pass_time(60)
+        consumer.settle("requeue", list(consumer.held))
+        consumer.until(lambda: consumer.held)
+        assert [one.name for one in consumer.deliveries] == ["a0", "a0"]
+        assert not consumer.losses

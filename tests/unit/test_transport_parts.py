@@ -12,6 +12,7 @@ from kombu.transport import virtual
 from tasks import transport_delete
 from tasks.transport import Channel
 from tasks.transport_delete import Deleter, Receipt
+from tasks.transport_end import QoS
 from tasks.transport_receive import Ask, Receives
 from tasks.transport_send import BATCH_BYTES, NOT_TRIED, DelayRefused, Keeper, Send, batches, send_all
 
@@ -281,3 +282,44 @@ def test_given_a_channel_that_closes_when_deletes_wait_then_it_waits_for_them(
         channel.deleter.add(one)
     channel.close()
     assert noted == {"deleted": 2}
+
+
+def test_given_an_outage_of_hours_when_it_ends_then_all_is_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport_delete, "PAUSE_SECONDS", (0.0, 0.0))
+    noted: Counter[str] = Counter()
+    deleter = Deleter(lambda outcome: noted.update([outcome]))
+    client = Sqs(*[EndpointConnectionError(endpoint_url="x")] * 1_100)
+    deleter.add(*receipts(client, "1"))
+    with deleter._changed:
+        assert deleter._changed.wait_for(lambda: not deleter._count, 10)
+    assert noted == {"deleted": 1}
+    assert len(client.calls) == 1_101
+
+
+def test_given_a_message_that_kombu_did_not_write_when_it_ends_then_it_does_so_like_others() -> None:
+    client, noted = Sqs(), Counter[str]()
+
+    class Foreign(Channel):
+        def __init__(self) -> None:
+            self.deleter = Deleter(lambda outcome: noted.update([outcome]))
+            self.connection = self.hub = None
+            self._hungry = {}
+            self._qos = QoS(self)  # type: ignore[no-untyped-call]
+            for tag in ("acked", "rejected", "held"):
+                info = {"sqs_message": {"ReceiptHandle": tag}, "sqs_queue": "url"}  # and no routing key
+                self._qos.append(SimpleNamespace(delivery_info=info), tag)  # type: ignore[no-untyped-call]
+
+        predefined_queues: Any = {}  # noqa: RUF012
+        sqs: Any = lambda _self, *_args, **_named: client  # noqa: E731
+        _new_release_client: Any = sqs
+        _has_redrive_policy = lambda _self, _queue, _url: False  # noqa: E731
+
+    channel: Any = Foreign()
+    channel.basic_ack("acked")
+    channel.basic_reject("rejected")
+    assert channel.deleter.flush(10) == 0
+    assert channel.qos.restore_unacked() == []
+    assert noted == {"deleted": 2}
+    name, given = client.calls[-1]
+    assert name == "change_message_visibility_batch"
+    assert [one["ReceiptHandle"] for one in given["Entries"]] == ["held"]
