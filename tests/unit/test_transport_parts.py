@@ -310,7 +310,7 @@ def test_given_a_message_that_kombu_did_not_write_when_it_ends_then_it_does_so_l
                 self._qos.append(SimpleNamespace(delivery_info=info), tag)  # type: ignore[no-untyped-call]
 
         predefined_queues: Any = {}  # noqa: RUF012
-        sqs: Any = lambda _self, *_args, **_named: client  # noqa: E731
+        sqs: Any = lambda _self, *_args, **_named: client
         _new_release_client: Any = sqs
         _has_redrive_policy = lambda _self, _queue, _url: False  # noqa: E731
 
