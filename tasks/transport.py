@@ -118,7 +118,11 @@ def _hang_up(hub: Hub) -> None:
     client = vars(hub).pop("_current_http_client", None)
     if client is not None:
         client._timeout_check()  # takes what has arrived
+        client._pop_from_hub()  # its numbers may soon be those of other files
         client.close()
+        client._fds.clear()
+        # Events and timers that the loop holds already still come to it, and would ask what is closed.
+        client._on_event = client._process_pending_requests = lambda *_: None
 
 
 class Transport(SQS.Transport):
