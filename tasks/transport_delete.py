@@ -95,10 +95,11 @@ class Deleter:
         """
         self._after_fork()
         with self._changed:
-            while not self._changed.wait_for(lambda: self._count < CAPACITY, LOOK_SECONDS):
+            while self._count >= CAPACITY:
                 if self._stops():
                     self._note("left")
                     return
+                self._changed.wait(LOOK_SECONDS)
             self._count += 1
             self._put(receipt, time.monotonic())
             if self._threads < THREADS and self._count > self._threads * BATCH:

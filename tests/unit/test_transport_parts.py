@@ -323,3 +323,15 @@ def test_given_a_message_that_kombu_did_not_write_when_it_ends_then_it_does_so_l
     name, given = client.calls[-1]
     assert name == "change_message_visibility_batch"
     assert [one["ReceiptHandle"] for one in given["Entries"]] == ["held"]
+
+
+def test_given_a_worker_that_stops_when_there_is_no_room_then_not_even_one_look_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transport_delete, "CAPACITY", 0)
+    monkeypatch.setattr(threading.Condition, "wait", lambda *_args: pytest.fail("it waited"))
+    noted: Counter[str] = Counter()
+    deleter = Deleter(lambda outcome: noted.update([outcome]), lambda: True)
+    for one in receipts(Sqs(), "1", "2", "3"):
+        deleter.add(one)
+    assert noted == {"left": 3}
