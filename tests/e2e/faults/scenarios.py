@@ -155,11 +155,19 @@ def worker_stopped(rig: Rig) -> Back:
     """A worker stands still between a request and its answer, and wakes up after its lease."""
     for url in rig.erps.values():
         control(url, latency_ms=300)
-    until(lambda: rig.in_effect("worker-2"))
     process = rig.system.processes["worker-2"]
     assert process.pid is not None
     pid = process.pid
-    os.kill(pid, signal.SIGSTOP)
+
+    def stopped() -> bool:
+        if rig.in_effect("worker-2"):
+            os.kill(pid, signal.SIGSTOP)
+            if rig.in_effect("worker-2"):
+                return True
+            os.kill(pid, signal.SIGCONT)  # the answer came between the look and the stop
+        return False
+
+    until(stopped)
     for url in rig.erps.values():
         control(url, latency_ms=0)
     return lambda: os.kill(pid, signal.SIGCONT)
