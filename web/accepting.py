@@ -109,7 +109,9 @@ class AcceptingWorker(ThreadWorker):  # type: ignore[misc]
             arrived = conn.sock.arrived()
         except OSError:
             arrived = b""
-        if not arrived and not conn.initialized:
+        if arrived is None and not conn.initialized and not self.alive:
+            super().enqueue_req(conn)  # gunicorn would cut it off; a thread waits for what is on its way
+        elif not arrived and not conn.initialized:
             self.finish_request(conn, _Done(_DEFER if arrived is None else False))
         else:
             self._look(conn, arrived or b"")

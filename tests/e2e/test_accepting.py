@@ -8,14 +8,17 @@ from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from gunicorn.workers.gthread import ThreadWorker
 
 from integrator.ledger.engine import Ledger
 from integrator.ledger.schema import deliveries
 from tests.e2e.test_gunicorn import HOST, Server, head, running, wait_for
 from tests.webhooks import count, headers, order_body, store
-from web.accepting import webhook_size
+from web.accepting import AcceptingWorker, webhook_size
 
 MANY = 40
 
@@ -141,6 +144,23 @@ def test_given_webhooks_in_a_row_on_one_connection_when_sent_at_once_then_each_i
         assert healthy(server) == 200
 
     assert count(ledger, deliveries) == number
+
+
+@pytest.mark.parametrize(("alive", "done"), [(True, "back to the poller"), (False, "to a thread")])
+def test_given_a_connection_that_says_nothing_yet_when_the_worker_stops_then_a_thread_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch, alive: bool, done: str
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(ThreadWorker, "enqueue_req", lambda *_: said.append("to a thread"))
+    monkeypatch.setattr(ThreadWorker, "finish_request", lambda *_: said.append("back to the poller"))
+    worker: Any = object.__new__(AcceptingWorker)
+    worker.alive = alive
+    ours, theirs = socket.socketpair()
+    connection = SimpleNamespace(sock=ours, initialized=False)
+    with theirs:
+        worker.enqueue_req(connection)
+        connection.sock.close()
+    assert said == [done]
 
 
 HEAD = b"POST /webhooks/shopify/key HTTP/1.1\r\nHost: x\r\n"
