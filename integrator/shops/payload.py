@@ -24,6 +24,12 @@ CORRECT = (
 )
 """What a person does about a field that can't be read: no mapping would help."""
 
+SEND_AGAIN = (
+    "Save the order in the shop once more: it is sent again, and counts then. If that body can't be read either, "
+    "report the message, and which platform sent it."
+)
+"""What a person does about a body that can't be read as a whole."""
+
 SURROGATE = re.compile("[\ud800-\udfff]")
 DIGITS = 20
 """The digits that an amount of the canonical model has at most."""
@@ -37,7 +43,7 @@ def parse(body: bytes) -> "Fields":
     """
     value = parse_value(body)
     if not isinstance(value, dict):
-        raise Unmapped("the body is not a JSON object", subject="body")
+        raise Unmapped("the body is not a JSON object", subject="body", remedy=SEND_AGAIN)
     return Fields(value)
 
 
@@ -48,7 +54,7 @@ def parse_list(body: bytes, name: str) -> "tuple[Fields, ...]":
     """
     value = parse_value(body)
     if not isinstance(value, list):
-        raise Unmapped("the body is not a JSON list", subject="body")
+        raise Unmapped("the body is not a JSON list", subject="body", remedy=SEND_AGAIN)
     return tuple(Fields({name: value}).objects(name))
 
 
@@ -62,7 +68,8 @@ def parse_value(body: bytes) -> Any:
             object_pairs_hook=_object,
         )
     except (ValueError, ArithmeticError, RecursionError) as error:  # int() of many digits, Decimal("1e9…9")
-        raise Unmapped(f"the body is not strict JSON ({type(error).__name__})", subject="body") from None
+        why = f"the body is not strict JSON ({type(error).__name__})"
+        raise Unmapped(why, subject="body", remedy=SEND_AGAIN) from None
 
 
 def plain_id(value: object) -> str | None:

@@ -345,6 +345,7 @@ def test_given_bodies_whose_order_alone_is_found_when_worked_on_then_it_is_held_
         after = mill.work(sync.correlation_id)
         assert (after.state, after.error_class) == (State.HELD, "Unmapped")
         assert "not strict JSON" in after.error_message
+        assert "Save the order in the shop once more" in after.error_remedy
     assert mill.clean()
 
 
