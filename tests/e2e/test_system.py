@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -259,6 +260,16 @@ def test_given_a_ledger_that_is_not_there_when_serving_on_it_then_one_line_says_
     assert "secret-word" not in said
 
 
+@contextmanager
+def heard(number: signal.Signals) -> Iterator[None]:
+    """A block whose children hear this signal, even where the tests themselves run under `nohup`."""
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_given_a_served_system_when_it_is_told_to_end_then_it_stops_and_keeps_key_and_ledger(
     number: signal.Signals, tmp_path: Path
@@ -266,7 +277,10 @@ def test_given_a_served_system_when_it_is_told_to_end_then_it_stops_and_keeps_ke
     command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-m", "sandbox.serve"]  # as `serve &`
     command += ["--port=0", "--workers=1", f"--folder={tmp_path}"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("INTEGRATOR_")}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as served:
+    with (
+        heard(signal.SIGHUP),
+        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as served,
+    ):
         assert served.stdout
         said = ""
         while "Ctrl-C" not in said:
