@@ -21,6 +21,9 @@ from sandbox.sqs import Endpoint, Faults, Request
 from sandbox.sqs_actions import Json
 from sandbox.sqs_queue import ACCOUNT, Queue, SqsError
 
+LOOKS = 20
+"""How often the loop looks at its sockets until it has seen that a client came, asked, and hung up: one each."""
+
 
 @dataclass
 class Connection:
@@ -188,9 +191,11 @@ class Served:
         self._do(put())
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass at once: what was hidden shows itself."""
+        """Let time pass at once: what was hidden shows itself, after what clients have done so far was seen."""
 
         async def move() -> None:
+            for _ in range(LOOKS):
+                await asyncio.sleep(0)
             self.watched.ahead += seconds
             for queue in self.watched.queues.values():
                 for listener in list(queue.listeners):
