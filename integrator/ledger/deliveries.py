@@ -9,11 +9,11 @@ from itertools import groupby
 from operator import eq
 from typing import Any
 
-from sqlalchemy import Connection, Insert, and_, func, insert, or_, select
+from sqlalchemy import Connection, and_, func, or_, select
 from sqlalchemy.sql.dml import ReturningInsert
 
 from integrator.clock import now
-from integrator.ledger.many import insert_many, parameters
+from integrator.ledger.many import copied, insert_many, parameters
 from integrator.ledger.records import Accepted, Delivery
 from integrator.ledger.schema import IS_OPEN, deliveries, delivery_keys, syncs
 from integrator.ledger.text import storable
@@ -45,14 +45,9 @@ def accept(connection: Connection, batch: Sequence[Delivery]) -> list[Accepted]:
         sync = raised[batch[group[0]].sync_key]
         for version, number in enumerate(group, sync.wanted - len(group) + 1):
             results[number] = Accepted(sync.id, version, sync.correlation_id)
-            rows.append(_row(batch[number], sync.id, version))
-    connection.execute(_keep(), rows)
+            rows.append(_row(batch[number], sync, version))
+    connection.execute(copied(deliveries), rows)
     return _name_duplicates(connection, batch, results)
-
-
-@cache
-def _keep() -> Insert:
-    return insert(deliveries).values(received_at=now())
 
 
 def _name_duplicates(connection: Connection, batch: Sequence[Delivery], results: list[Accepted]) -> list[Accepted]:
@@ -71,16 +66,17 @@ def _name_duplicates(connection: Connection, batch: Sequence[Delivery], results:
     ]
 
 
-def _row(delivery: Delivery, sync_id: int, version: int) -> dict[str, Any]:
+def _row(delivery: Delivery, sync: Any, version: int) -> dict[str, Any]:
     return {
         "shop_id": delivery.shop_id,
-        "sync_id": sync_id,
+        "sync_id": sync.id,
         "version": version,
         "topic": storable(delivery.topic),
         "snapshot_updated_at": delivery.updated_at,
         "body_hash": body_hash(delivery.body),
         "headers": delivery.headers,
         "body": delivery.body,
+        "received_at": sync.accepted_at,
     }
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, TimeoutError  # noqa: A004
 
 from integrator.config import Settings
+from integrator.ledger.many import copy
 
 UNREACHABLE = (OperationalError, InterfaceError, InternalError, TimeoutError)
 """What a ledger raises that can't be reached, is locked or full, has cut us off, or takes only reads just now."""
@@ -146,7 +147,7 @@ def _postgresql(url: URL, pool_size: int) -> Engine:
     # A host that has vanished must not keep a connection's user waiting for the minutes that TCP would.
     alive = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
     options: dict[str, Any] = {"options": _POSTGRESQL_OPTIONS, "connect_timeout": 3, **alive}
-    return create_engine(
+    engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_size=pool_size,
         max_overflow=0,
@@ -154,6 +155,8 @@ def _postgresql(url: URL, pool_size: int) -> Engine:
         connect_args=options,
         hide_parameters=True,
     )
+    event.listen(engine, "do_executemany", copy)
+    return engine
 
 
 def _sqlite(url: URL, pool_size: int) -> Engine:

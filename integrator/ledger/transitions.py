@@ -66,7 +66,7 @@ def raise_wanted(connection: Connection, groups: Iterable[list[Delivery]]) -> di
     """Raise the wanted version of each group's sync by the group's size, making the sync if need be (D1).
 
     Each group holds the deliveries of one sync; groups come in the order of their sync keys, so that two batches
-    lock alike. Returns (id, wanted, correlation_id) rows by sync key.
+    lock alike. Returns (id, wanted, correlation_id, accepted_at) rows by sync key.
     """
     groups, dialect = list(groups), connection.dialect.name
     errors = _NO_ERROR if any(group[0].failure for group in groups) else {}
@@ -95,6 +95,7 @@ def _raise_wanted(dialect: str, names: tuple[str, ...]) -> ReturningInsert[Any]:
         syncs.c.id,
         syncs.c.wanted,
         syncs.c.correlation_id,
+        syncs.c.accepted_at,
         syncs.c.gate_id,
         syncs.c.shop_id,
         syncs.c.kind,

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cache
 from typing import Any, NoReturn
 
 from integrator.errors import Unmapped
@@ -61,15 +62,15 @@ def parse_list(body: bytes, name: str) -> "tuple[Fields, ...]":
 def parse_value(body: bytes) -> Any:
     """Parse any JSON value, as strictly as `parse`. Raises Unmapped, never anything else."""
     try:
-        return json.loads(
-            body.decode("utf-8"),
-            parse_float=Decimal,
-            parse_constant=_refuse_constant,
-            object_pairs_hook=_object,
-        )
+        return _decoder().decode(body.decode("utf-8"))
     except (ValueError, ArithmeticError, RecursionError) as error:  # int() of many digits, Decimal("1e9…9")
         why = f"the body is not strict JSON ({type(error).__name__})"
         raise Unmapped(why, subject="body", remedy=SEND_AGAIN) from None
+
+
+@cache
+def _decoder() -> json.JSONDecoder:
+    return json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse_constant, object_pairs_hook=_object)
 
 
 def plain_id(value: object) -> str | None:
