@@ -200,13 +200,22 @@ def test_given_an_exception_that_nobody_caught_when_a_thread_or_the_process_ends
     assert lines()[0]["thread"] == "lease-keeper"
 
 
-def test_given_a_value_that_can_not_be_written_when_logged_then_it_is_lost_and_not_printed(lines: Lines) -> None:
+def test_given_values_that_can_not_be_written_when_logged_then_the_rest_is_and_no_text_of_theirs(
+    lines: Lines,
+) -> None:
     class Unprintable:
         def __str__(self) -> str:
             raise RuntimeError(PERSONAL)
 
-    logs.get_logger("x").info("odd", value=Unprintable())
-    assert lines.raw() == []
+    endless: list[Any] = [PERSONAL]
+    endless.append(endless)
+    logs.get_logger("x").info("odd", value=Unprintable(), sync_id=7)
+    logs.get_logger("x").info("odder", value=endless)
+    assert [(line["event"], line.get("of"), line.get("sync_id")) for line in lines()] == [
+        ("odd", None, 7),
+        ("line_unwritable", "odder", None),
+    ]
+    assert PERSONAL not in "".join(lines.raw())
 
 
 def test_given_a_warning_when_python_would_print_it_then_a_line_with_its_class_and_place(lines: Lines) -> None:
