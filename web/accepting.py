@@ -120,14 +120,14 @@ class AcceptingWorker(ThreadWorker):  # type: ignore[misc]
         """Begin the webhook that is there, wait for the rest of it, or have a thread take what there is."""
         conn.init()
         buffer = conn.parser.unreader.buf  # what is read ahead: of the request before, or of this one
-        buffer.seek(0, os.SEEK_END)
-        buffer.write(arrived)
         known = self._arriving.get(conn)
-        size = conn.sock.expected if known else webhook_size(buffer.getvalue())
+        size = conn.sock.expected if known else webhook_size(buffer.getvalue() + arrived)
         if size is None or size > AT_ONCE or (known and not arrived):
             self._arriving.pop(conn, None)
             super().enqueue_req(conn)
             return
+        buffer.seek(0, os.SEEK_END)
+        buffer.write(conn.sock.take(len(arrived)) if arrived else b"")
         if buffer.tell() >= size:
             self._arriving.pop(conn, None)
             self._begin(conn)

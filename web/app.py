@@ -22,7 +22,7 @@ from web.writer import Writer
 STALL_SHARE = 0.75
 """The share of a webhook's time after which the ledger counts as stalled, and further ones are refused at once."""
 
-DISPATCH_REST_SECONDS = 0.05
+DISPATCH_REST_SECONDS = 0.1
 """A webhook waits so long for its bell at most, when others came just before it."""
 
 

@@ -65,11 +65,15 @@ class TimedSocket(socket.socket):
             return super().recv(size, flags)
 
     def arrived(self) -> bytes | None:
-        """Read what has arrived: nothing when the client has closed, None when there is none yet."""
+        """What has arrived, left where it is: nothing when the client has closed, None when there is none yet."""
         try:
-            return super().recv(AT_ONCE, socket.MSG_DONTWAIT)
+            return super().recv(AT_ONCE, socket.MSG_DONTWAIT | socket.MSG_PEEK)
         except BlockingIOError:
             return None
+
+    def take(self, size: int) -> bytes:
+        """Read so much of what has arrived."""
+        return super().recv(size, socket.MSG_DONTWAIT)
 
     def send_now(self, data: bytes) -> int:
         """Write what the kernel takes, without any wait; how many bytes that is."""

@@ -169,16 +169,14 @@ def test_given_a_body_shorter_than_announced_when_posted_then_it_is_not_kept(mad
     body = order_body()
     announced = str(len(body) + 1)
 
-    assert raw(made, body, CONTENT_LENGTH=announced).status_code == 408
-    terminated: dict[str, Any] = {"wsgi.input_terminated": True}
-    assert raw(made, body, CONTENT_LENGTH=announced, **terminated).status_code == 400
+    assert raw(made, body, CONTENT_LENGTH=announced).status_code == 400
     assert made.rows() == (0, 0)
-    assert made.counted("incomplete", shop="de") == 2
+    assert made.counted("incomplete", shop="de") == 1
 
 
 def test_given_a_stream_that_breaks_when_posted_then_400_and_it_is_not_kept(made: Site) -> None:
     class Broken(io.BytesIO):
-        def readinto(self, _: Any) -> int:
+        def read(self, _: Any = None) -> bytes:
             raise RuntimeError("a chunk without an end")
 
     broken: dict[str, Any] = {"wsgi.input": Broken(b"x" * 10)}
