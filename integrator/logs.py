@@ -59,9 +59,8 @@ def configure(level: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _exception_without_text,
     ]
-    handler = Lines(sys.stderr)
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *shared, handler.put],
+        processors=[structlog.stdlib.filter_by_level, *shared, _put],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
@@ -72,6 +71,7 @@ def configure(level: str) -> None:
         pass_foreign_args=True,
         use_get_message=False,
     )
+    handler = Lines(sys.stderr)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -103,18 +103,6 @@ class Lines(logging.StreamHandler[Any]):
         except Exception:  # noqa: BLE001 - as logging does it
             self.handleError(record)
 
-    def put(self, logger: WrappedLogger, name: str, event: EventDict) -> NoReturn:
-        """Write an event of ours: the last of structlog's processors. Raises DropEvent, since it is written."""
-        try:
-            line = _as_json(logger, name, event) + self.terminator
-        except (TypeError, ValueError, RecursionError):
-            line = _as_json(logger, name, {"event": "line_unwritable", "of": event["event"]}) + self.terminator
-        if _held.lines is None:
-            self.write([line])
-        else:
-            _held.lines.append(line)
-        raise structlog.DropEvent
-
     def write(self, lines: Iterable[str]) -> None:
         """Write lines in pieces that a pipe, which other processes write to as well, takes as a whole."""
         piece = ""
@@ -130,6 +118,25 @@ class Lines(logging.StreamHandler[Any]):
             piece += line
 
 
+def _put(logger: WrappedLogger, name: str, event: EventDict) -> NoReturn:
+    """Write an event of ours: the last of structlog's processors. Raises DropEvent, since it is written."""
+    try:
+        line = _as_json(logger, name, event) + "\n"
+    except (TypeError, ValueError, RecursionError):
+        line = _as_json(logger, name, {"event": "line_unwritable", "of": event["event"]}) + "\n"
+    if _held.lines is None:
+        _write([line])
+    else:
+        _held.lines.append(line)
+    raise structlog.DropEvent
+
+
+def _write(lines: Iterable[str]) -> None:
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, Lines):
+            handler.write(lines)
+
+
 @contextlib.contextmanager
 def together() -> Iterator[None]:
     """Write what this thread logs in the block at its end, with few calls.
@@ -142,9 +149,7 @@ def together() -> Iterator[None]:
         yield
     finally:
         lines, _held.lines = _held.lines, None
-        for handler in logging.getLogger().handlers:
-            if isinstance(handler, Lines):
-                handler.write(lines)
+        _write(lines)
 
 
 def sentence(text: str) -> str:
