@@ -211,6 +211,8 @@ class Consumer:
             try:
                 word, *rest = self._pipe.recv()
             except (EOFError, ConnectionResetError):
+                if answers:
+                    return answers  # the last that it said; that it ended is heard next
                 self.process.join(5)
                 raise Died(f"the consumer ended with {self.process.exitcode}") from None
             seconds = 0.0
