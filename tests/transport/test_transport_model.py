@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from itertools import count
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -151,6 +152,7 @@ class Machine(RuleBasedStateMachine):
             self.served.pass_time(VISIBILITY_SECONDS)
 
 
+@pytest.mark.timeout(120 + 15 * EXAMPLES)
 def test_given_any_work_and_faults_when_a_consumer_lives_and_dies_then_each_message_runs_and_none_too_early() -> (
     None
 ):
