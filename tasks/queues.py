@@ -44,10 +44,11 @@ class QueueMismatch(Exception):
 _one_at_a_time = threading.Lock()
 
 
-def new_client(config: Config, **options: Any) -> Any:
+def new_client(config: Config, service: str = "sqs", **options: Any) -> Any:
     """A boto3 client of the process's one session, counted: each session holds all that is known of AWS, 9 MB."""
     with _one_at_a_time:
-        return counted(boto3.client("sqs", config=config, **options))
+        made: Any = boto3.client
+        return counted(made(service, config=config, **options))
 
 
 @cache

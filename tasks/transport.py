@@ -76,7 +76,7 @@ class Channel(Receiving, Deleting, Sending):
 
     def _new_boto_client(
         self,
-        service: str,  # noqa: ARG002 - there is one
+        service: str,
         region: str,
         access_key_id: str | None,
         secret_access_key: str | None,
@@ -84,13 +84,14 @@ class Channel(Receiving, Deleting, Sending):
         config: Config | None = None,
     ) -> Any:
         """A client as kombu makes it, but of the process's one session."""
-        given = Config(**self.transport_options.get("client-config", {}))
+        given = Config(**(self.transport_options.get("client-config") or {}))
         return new_client(
+            service=service,
             region_name=region,
             aws_access_key_id=access_key_id,
             aws_secret_access_key=secret_access_key,
             aws_session_token=session_token,
-            use_ssl=self.is_secure,
+            use_ssl=True if self.is_secure is None else self.is_secure,
             endpoint_url=self.endpoint_url,
             config=given.merge(config) if config else given,
         )
