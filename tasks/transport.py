@@ -144,6 +144,6 @@ class Transport(SQS.Transport):
 
     def _take_time(self) -> None:
         if len(self._made) == AT_ONCE:
-            too_early = self._made[0] + AT_ONCE * CONNECT_SECONDS - boottime()
-            time.sleep(min(max(too_early, 0), CONNECT_SECONDS))
+            due = min(self._made[0] + AT_ONCE * CONNECT_SECONDS, self._made[-1] + CONNECT_SECONDS)
+            time.sleep(max(due - boottime(), 0))
         self._made.append(boottime())

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import BotoCoreError, ClientError
 from kombu.log import get_logger
 
@@ -183,7 +184,7 @@ class Deleter:
 
     def _judge(self, batch: list[Receipt], error: Exception) -> list[Receipt]:
         """Those of a failed call that another try may delete; of the others, say what became of them."""
-        if may_pass(error):
+        if may_pass(error, batch[0].client):
             logger.warning(
                 "Deleting %d messages from SQS failed, it is tried again: %s", len(batch), name_of(error)
             )
@@ -198,12 +199,13 @@ class Deleter:
         return []
 
 
-def may_pass(error: Exception) -> bool:
+def may_pass(error: Exception, client: Any) -> bool:
     """Whether another try may succeed: SQS is away, does not answer, is overloaded, or wants a new token."""
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         code = name_of(error)
-        return status == 429 or status >= 500 or code in PASSING or "Expired" in code or "Throttl" in code
+        renewed = "Expired" in code and isinstance(client._request_signer._credentials, RefreshableCredentials)
+        return status == 429 or status >= 500 or code in PASSING or renewed or "Throttl" in code
     return isinstance(error, BotoCoreError | OSError)
 
 

@@ -44,15 +44,15 @@ class Deleting(SQS.Channel):
 
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:  # noqa: ARG002 - kombu's
         """End a message; it is deleted soon. Blocks while too many wait for that."""
-        denied: ClientError | None = None
-        if receipt := self._receipt(delivery_tag):
-            try:
+        try:
+            if receipt := self._receipt(delivery_tag):
                 self.deleter.add(receipt)
-            except ClientError as error:
-                denied = error
-        virtual.Channel.basic_ack(self, delivery_tag)  # type: ignore[no-untyped-call]
-        if denied is not None:
-            raise AccessDeniedQueueException(denied.response["Error"]["Message"])
+        except ClientError as error:
+            if name_of(error).startswith("AccessDenied"):
+                raise AccessDeniedQueueException(error.response["Error"]["Message"]) from None
+            raise
+        finally:  # its place is free, whatever became of its delete
+            virtual.Channel.basic_ack(self, delivery_tag)  # type: ignore[no-untyped-call]
 
     def _receipt(self, delivery_tag: str) -> Receipt | None:
         """The receipt of a message that is held."""

@@ -4,13 +4,20 @@ A queue has one receive open as long as there is a place for its message: a long
 `wait_time_seconds` while nothing comes. While messages come, further ones are asked for beside it, ten at a time
 and without a wait, if there are places. The places of those that are open are taken: several queues together never
 get more than prefetch allows.
+
+kombu's asynchronous client waits for an answer for ever, so that an endpoint that takes a receive and does not
+answer would end the consuming. Here a receive fails that is not answered in time. The first of a connection do
+not wait for messages, so that they fail soon, and a connection that was lost is made anew until SQS answers.
 """
 
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import pycurl
+from kombu.asynchronous.aws.connection import AsyncHTTPSConnection
 from kombu.asynchronous.http import get_client
 from kombu.transport import SQS
 from vine import promise  # type: ignore[import-untyped]
@@ -23,6 +30,15 @@ OPEN_AT_MOST = 4
 
 ALL_OPEN_AT_MOST = 100
 """Requests of the event loop at the same time; with kombu's ten, an eleventh queue would wait for the others."""
+
+LOOK_SECONDS = 0.05
+"""How often to look for places while all are taken, where `polling_interval` is none."""
+
+ANSWER_SECONDS = 5.0
+"""How long a receive may take beside the seconds that it waits for messages."""
+
+FIRST_SECONDS = 3.0
+"""How long one may take while the connection has had no answer yet, and how long connecting may take."""
 
 
 @dataclass(frozen=True)
@@ -93,17 +109,33 @@ class Receives:
         return queue in self._flowing
 
 
+class Limited(AsyncHTTPSConnection):
+    """A request of the loop that fails after `timeout` seconds, and after FIRST_SECONDS without a connection."""
+
+    def getrequest(self) -> Any:
+        """The request, with its limits, which kombu notes in it and does not tell curl."""
+        request: Any = super().getrequest()  # type: ignore[no-untyped-call]
+        request.on_prepare = self._limit
+        return request
+
+    def _limit(self, curl: Any) -> None:
+        curl.setopt(pycurl.NOSIGNAL, 1)
+        curl.setopt(pycurl.CONNECTTIMEOUT_MS, round(1_000 * FIRST_SECONDS))
+        curl.setopt(pycurl.TIMEOUT_MS, round(1_000 * self.timeout))
+
+
 class Receiving(SQS.Channel):
     """A channel that asks for messages so. `beat` is called whenever it does, or finds all places taken."""
 
     hub: Any = None
+    _answered = False  # whether SQS has answered any receive of this channel
+    _wait = 0  # how long the receive that is begun waits, in seconds
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._receives = Receives()
         self._hungry: dict[str, None] = {}  # queues that wait for places, the first in front
         self._ticking: set[str] = set()
         self._woken = False
-        self._wait = 0
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def beat(self) -> None:
@@ -129,16 +161,17 @@ class Receiving(SQS.Channel):
                 self._get_async(queue, ask.count, callback=called)  # type: ignore[no-untyped-call]
         if not self._receives.waits(queue):
             self._hungry[queue] = None
-            self._tick(queue)
+            self._tick(queue, self.connection.polling_interval or LOOK_SECONDS)
 
     def _patience(self, queues: Collection[str], prefetch: int) -> int:
-        """How long a receive waits: short, if other queues wait for its place."""
-        patience = int(self.wait_time_seconds)
+        """How long a receive waits: short, if other queues wait for its place; not until SQS has answered one."""
+        patience = int(self.wait_time_seconds) if self._answered else 0
         return min(patience, 1) if 0 < prefetch < len(queues) else patience
 
     def _received(self, queue: str, ask: Ask, brought: int) -> None:
         """Go on after an answer; its messages have been delivered."""
         self.beat()
+        self._answered = True
         self._receives.end(queue, ask, brought)
         if queue not in self._active_queues:
             return
@@ -147,15 +180,15 @@ class Receiving(SQS.Channel):
         if brought:
             self.hub.call_soon(self._schedule_queue, queue)
         elif ask.wait:
-            self._tick(queue)
+            self._tick(queue, self.connection.polling_interval)
 
-    def _tick(self, queue: str) -> None:
-        """Look at the queue again in `polling_interval`."""
+    def _tick(self, queue: str, seconds: float | None) -> None:
+        """Look at the queue again so much later."""
         if queue in self._ticking:
             return
         self._ticking.add(queue)
-        if interval := self.connection.polling_interval:
-            self.hub.call_later(interval, self._on_tick, queue)
+        if seconds:
+            self.hub.call_later(seconds, self._on_tick, queue)
         else:
             self.hub.call_soon(self._on_tick, queue)
 
@@ -178,10 +211,13 @@ class Receiving(SQS.Channel):
             self._ask(queue, hasty=True)
 
     def asynsqs(self, queue: str | None = None) -> Any:
-        """The asynchronous client, of a loop that has room for the receives of many queues."""
+        """The asynchronous client, of a loop that has room for the receives of many queues; each of them ends."""
         if self.hub is not None:
             get_client(self.hub, max_clients=ALL_OPEN_AT_MOST)
-        return super().asynsqs(queue)  # type: ignore[no-untyped-call]
+        client: Any = super().asynsqs(queue)  # type: ignore[no-untyped-call]
+        seconds = self._wait + ANSWER_SECONDS if self._answered else FIRST_SECONDS
+        client.get_http_connection = partial(Limited, timeout=seconds, http_client=client._httpclient)
+        return client
 
     def _get_from_sqs(
         self, queue_name: str, queue_url: str, connection: Any, count: int = 1, callback: Any = None

@@ -206,32 +206,38 @@ class Consumer:
 
     def hear(self, seconds: float = 0.0) -> list[Any]:
         """Take in what it says, waiting so long for the first word; what it said to commands."""
-        answers = []
+        answers: list[Any] = []
         while wait([self._pipe], seconds):
             try:
                 word, *rest = self._pipe.recv()
             except (EOFError, ConnectionResetError):
                 if answers:
-                    return answers  # the last that it said; that it ended is heard next
+                    break  # its last words; that it ended is heard next
                 self.process.join(5)
                 raise Died(f"the consumer ended with {self.process.exitcode}") from None
             seconds = 0.0
-            if word == "got":
-                self.deliveries.append(rest[0])
-                self.held[rest[0].tag] = rest[0]
-            elif word == "consumes":
-                self.key = rest[0]
-            elif word == "closed":
-                self.closed = True
-                self.held.clear()
-            elif word == "lost":
-                self.losses.append(rest[0])
-                self.held.clear()
-            elif self.unanswered:
-                self.unanswered -= 1
-            else:
+            if not self._note(word, *rest):
                 answers.append((word, *rest))
         return answers
+
+    def _note(self, word: str, *rest: Any) -> bool:
+        """Take in one word; whether it is no answer that somebody waits for."""
+        if word == "got":
+            self.deliveries.append(rest[0])
+            self.held[rest[0].tag] = rest[0]
+        elif word == "consumes":
+            self.key = rest[0]
+        elif word == "closed":
+            self.closed = True
+            self.held.clear()
+        elif word == "lost":
+            self.losses.append(rest[0])
+            self.held.clear()
+        elif self.unanswered:
+            self.unanswered -= 1
+        else:
+            return False
+        return True
 
     def until(self, happened: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
         """Listen until something is so."""

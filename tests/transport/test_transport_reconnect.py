@@ -54,3 +54,14 @@ def test_given_a_consumer_whose_receives_are_never_answered_when_asked_then_it_s
             ages.append(consumer.do("age"))
         assert ages == sorted(ages)
         assert ages[-1] > 3
+
+
+def test_given_a_long_receive_that_is_never_answered_when_its_time_is_over_then_it_is_consumed_again() -> None:
+    with served("a") as sqs, consuming(sqs, BATCHING, ("a",), prefetch=4, wait_time_seconds=1) as consumer:
+        waits = sqs.watched.connections[consumer.key].waits
+        consumer.until(lambda: 1 in waits.values())
+        sqs.fault(unavailable="hang")
+        consumer.until(lambda: consumer.losses)
+        sqs.fault(unavailable=False)
+        sqs.send("a", ["a0"])
+        consumer.until(lambda: consumer.deliveries)

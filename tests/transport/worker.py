@@ -16,6 +16,7 @@ import orjson
 from benchmarks.transport_worker import Runs, Wanted
 from sandbox.system_process import Process, says
 from tests.transport.endpoint import Served, served, task
+from tests.workers import until
 
 QUEUE = "q"
 VISIBILITY_SECONDS = 30
@@ -53,6 +54,11 @@ class Worker:
             time.sleep(0.01)
         return time.monotonic() - began
 
+    @property
+    def losses(self) -> int:
+        """How often it has lost its connection."""
+        return self.process.said().count("Connection to broker lost")
+
     def renew(self) -> None:
         """Give out another access key; botocore asks for it anew at each call, since its end is near."""
         self.keys += 1
@@ -86,6 +92,16 @@ def refusing(worker: Worker) -> Callable[[], None]:
     return lambda: worker.served.fault(unavailable=False)
 
 
+def hanging(worker: Worker) -> Callable[[], None]:
+    """It returns, takes calls and never answers them, not even when others are answered again."""
+    losses = worker.losses
+    worker.served.stop()
+    until(lambda: worker.losses > losses)  # else what is open is sent once more, and waits for so long
+    worker.served.fault(unavailable="hang")
+    worker.served.start()
+    return lambda: worker.served.fault(unavailable=False)
+
+
 def throttling(worker: Worker) -> Callable[[], None]:
     worker.served.fault(throttling=1.0)
     worker.served.cut()
@@ -103,7 +119,7 @@ def expired(worker: Worker) -> Callable[[], None]:
     return worker.renew
 
 
-FAULTS = {one.__name__: one for one in (stopped, refusing, throttling, cut, expired)}
+FAULTS = {one.__name__: one for one in (stopped, refusing, hanging, throttling, cut, expired)}
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def test_given_an_answer_that_is_none_when_received_then_the_connection_is_lost(
 def test_given_a_refused_receive_when_judged_then_the_connection_is_lost_and_the_body_is_not_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    client: Any = SimpleNamespace()
+    client: Any = SimpleNamespace(_httpclient=None)
     monkeypatch.setattr(SQS.Channel, "asynsqs", lambda *_args, **_named: client)
 
     Channel.asynsqs(object.__new__(Channel), "queue")

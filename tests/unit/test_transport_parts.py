@@ -5,15 +5,18 @@ from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
+import pycurl
 import pytest
+from botocore.credentials import Credentials, RefreshableCredentials
 from botocore.exceptions import ClientError, EndpointConnectionError
-from kombu.transport import virtual
+from kombu.transport import SQS, virtual
+from kombu.transport.SQS.exceptions import UndefinedQueueException
 
 from tasks import transport_delete
 from tasks.transport import Channel
 from tasks.transport_delete import Deleter, Receipt
 from tasks.transport_end import QoS
-from tasks.transport_receive import Ask, Receives
+from tasks.transport_receive import LOOK_SECONDS, Ask, Receives
 from tasks.transport_send import BATCH_BYTES, NOT_TRIED, DelayRefused, Keeper, Send, batches, send_all
 
 # Receives
@@ -74,6 +77,46 @@ def test_given_few_places_when_messages_flow_then_it_is_not_worth_a_call_yet() -
     assert receives.worth_asking(None, 0)
 
 
+def test_given_a_receive_when_it_is_begun_then_it_may_take_its_wait_and_a_little_and_the_first_less(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Receiver(Channel):
+        def __init__(self) -> None:
+            self.hub = None
+
+    client: Any = SimpleNamespace(_httpclient="of the loop")
+    monkeypatch.setattr(SQS.Channel, "asynsqs", lambda *_args, **_named: client)
+    channel: Any = Receiver()
+
+    def limits() -> dict[int, int]:
+        set_: dict[int, int] = {}
+        channel.asynsqs("a").get_http_connection().getrequest().on_prepare(
+            SimpleNamespace(setopt=set_.__setitem__)
+        )
+        return set_
+
+    first = {pycurl.CONNECTTIMEOUT_MS: 3_000, pycurl.TIMEOUT_MS: 3_000, pycurl.NOSIGNAL: 1}
+    assert limits() == first
+    channel._answered, channel._wait = True, 20
+    assert limits() == first | {pycurl.TIMEOUT_MS: 25_000}
+
+
+def test_given_all_places_taken_when_there_is_no_interval_then_the_loop_is_not_kept_busy() -> None:
+    later: list[float] = []
+
+    class Full(Channel):
+        def __init__(self) -> None:
+            self._receives, self._hungry, self._ticking = Receives(), {}, set()
+            self._active_queues = ["a"]
+            self.connection = SimpleNamespace(polling_interval=0)
+            self.hub = SimpleNamespace(call_later=lambda seconds, *_: later.append(seconds))
+            self._qos = SimpleNamespace(can_consume_max_estimate=lambda: 0, prefetch_count=4)
+
+    channel: Any = Full()
+    channel._schedule_queue("a")
+    assert later == [LOOK_SECONDS]
+
+
 # Sends
 
 
@@ -81,6 +124,7 @@ class Sqs:
     """A client that notes its calls, and fails as it is told."""
 
     def __init__(self, *answers: Any) -> None:
+        self._request_signer = SimpleNamespace(_credentials=None)
         self.answers = list(answers)
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.called = threading.Condition()
@@ -197,7 +241,6 @@ def test_given_a_receipt_that_is_no_longer_good_when_deleted_then_it_is_counted_
         refused("InternalError", 500),
         refused("RequestThrottled"),
         refused("ThrottlingException", 429),
-        refused("ExpiredToken", 403),
         EndpointConnectionError(endpoint_url="x"),
         TimeoutError(),
     ],
@@ -211,6 +254,22 @@ def test_given_a_failure_that_may_pass_when_deleted_then_it_is_tried_until_it_is
     assert len(client.calls) == 2
 
 
+@pytest.mark.parametrize(
+    ("credentials", "outcome"),
+    [(object.__new__(RefreshableCredentials), "deleted"), (Credentials("key", "secret", "token"), "refused")],
+)
+def test_given_a_token_that_has_expired_when_deleted_then_it_is_tried_again_if_boto3_renews_it(
+    credentials: Credentials, outcome: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport_delete, "PAUSE_SECONDS", (0.001, 0.002))
+    noted: Counter[str] = Counter()
+    deleter, client = Deleter(lambda outcome: noted.update([outcome])), Sqs(refused("ExpiredToken", 403))
+    client._request_signer = SimpleNamespace(_credentials=credentials)
+    deleter.add(*receipts(client, "1"))
+    assert deleter.flush(10) == 0
+    assert noted == {outcome: 1}
+
+
 def test_given_a_queue_that_denies_it_when_the_next_is_added_then_that_says_so_once() -> None:
     noted: Counter[str] = Counter()
     deleter, client = Deleter(lambda outcome: noted.update([outcome])), Sqs(refused("AccessDenied", 403))
@@ -222,6 +281,27 @@ def test_given_a_queue_that_denies_it_when_the_next_is_added_then_that_says_so_o
     deleter.add(third)
     assert deleter.flush(10) == 0
     assert noted == {"refused": 1, "deleted": 2}
+
+
+def test_given_a_client_that_can_not_be_had_when_a_message_ends_then_its_place_is_free_all_the_same() -> None:
+    class Unknown(Channel):
+        def __init__(self) -> None:
+            self.connection = self.hub = None
+            self._hungry = {}
+            self._qos = QoS(self, prefetch_count=1)  # type: ignore[no-untyped-call]
+            info = {"sqs_message": {"ReceiptHandle": "1"}, "sqs_queue": "url", "routing_key": "unknown"}
+            self._qos.append(SimpleNamespace(delivery_info=info), "1")  # type: ignore[no-untyped-call]
+
+        def sqs(self, queue: str | None = None) -> Any:
+            raise UndefinedQueueException(queue)
+
+        canonical_queue_name: Any = lambda _self, name: name
+
+    channel: Any = Unknown()
+    assert not channel.qos.can_consume()
+    with pytest.raises(UndefinedQueueException):
+        channel.basic_ack("1")
+    assert channel.qos.can_consume()
 
 
 def test_given_an_endpoint_that_is_away_when_flushed_then_only_who_is_patient_waits_and_nothing_is_lost(
