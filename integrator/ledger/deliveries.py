@@ -23,11 +23,6 @@ CANDIDATES = 20
 """How many of a sync's newest deliveries are looked at: more with one and the same time mean a fetch anyway."""
 
 
-def body_hash(body: bytes) -> str:
-    """Hex SHA-256 of a raw body."""
-    return hashlib.sha256(body).hexdigest()
-
-
 def accept(connection: Connection, batch: Sequence[Delivery]) -> list[Accepted]:
     """Keep the deliveries and raise their syncs, in the caller's transaction. One result each, in their order.
 
@@ -73,7 +68,7 @@ def _row(delivery: Delivery, sync: Any, version: int) -> dict[str, Any]:
         "version": version,
         "topic": storable(delivery.topic),
         "snapshot_updated_at": delivery.updated_at,
-        "body_hash": body_hash(delivery.body),
+        "body_hash": delivery.body_hash,
         "headers": delivery.headers,
         "body": delivery.body,
         "received_at": sync.accepted_at,
@@ -86,7 +81,7 @@ def _fresh(connection: Connection, batch: Sequence[Delivery]) -> set[int]:
     without_key = {number for number, delivery in enumerate(batch) if delivery.event_key is None}
     for number, delivery in enumerate(batch):
         if delivery.event_key is not None:
-            key = hashlib.sha256(delivery.event_key.encode("utf-8", "surrogatepass")).hexdigest()
+            key = _key_hash(delivery.event_key, delivery.body_hash)
             first_place.setdefault((delivery.shop_id, key), number)
     if not first_place:
         return without_key
@@ -94,6 +89,11 @@ def _fresh(connection: Connection, batch: Sequence[Delivery]) -> set[int]:
     dialect = connection.dialect.name
     claimed = connection.execute(_claim_keys(dialect), parameters(dialect, rows))
     return without_key | {first_place[row.shop_id, row.key_hash] for row in claimed}
+
+
+def _key_hash(event_key: str, body_hash: str) -> str:
+    """What two deliveries of one event share. With the body's hash: a false duplicate would lose an order."""
+    return hashlib.sha256(f"{event_key}:{body_hash}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @cache

@@ -1,5 +1,6 @@
 """What the ledger gives and takes: small immutable records, no behaviour."""
 
+import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -42,7 +43,8 @@ class Failure:
 class Delivery:
     """One webhook as received, verified and identified: what `accept` keeps.
 
-    `event_key` is None when the platform gives no event id: such a delivery is never a duplicate. `failure` is
+    `event_key`, with the body's hash, is what makes it the same as an earlier one; None when the platform gives no
+    event id: such a delivery is never a duplicate. `body_hash` is the hex SHA-256 of the raw body. `failure` is
     set when the body had no readable id; the delivery is then held under an id of its own.
     """
 
@@ -58,6 +60,11 @@ class Delivery:
     body: bytes = field(repr=False)
     priority: Priority = Priority.LIVE
     failure: Failure | None = None
+    body_hash: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Hash the body, where the request is: the writer's thread has to do with many."""
+        object.__setattr__(self, "body_hash", hashlib.sha256(self.body).hexdigest())
 
     @property
     def sync_key(self) -> tuple[int, int, str, str]:

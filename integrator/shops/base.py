@@ -22,8 +22,8 @@ class Kind(StrEnum):
 class Identity:
     """What a delivery is about, read from headers and body before anything is kept.
 
-    `event_key` is what makes the delivery the same as an earlier one (it always contains the resource id and
-    the body's hash), or None when the platform gives no event id: then the delivery is never a duplicate.
+    `event_key` is, with the body's hash, what makes the delivery the same as an earlier one (it always contains
+    the resource id), or None when the platform gives no event id: then the delivery is never a duplicate.
     `updated_at` is the platform's time of the content, None when the body has none (then the worker fetches).
     """
 

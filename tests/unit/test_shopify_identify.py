@@ -1,6 +1,5 @@
 """What a delivery is about, told from hostile bytes too: an identity, None, or Unreadable, and nothing else."""
 
-import hashlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,7 +36,7 @@ def test_given_a_whole_order_when_identified_then_kind_id_time_and_key(topic: st
         external_id=str(order["id"]),
         topic=topic,
         updated_at=datetime.fromisoformat(order["updated_at"]),
-        event_key=f"{topic}:{order['id']}:w-1:{hashlib.sha256(body).hexdigest()}",
+        event_key=f"{topic}:{order['id']}:w-1",
     )
 
 
@@ -58,7 +57,7 @@ def test_given_a_change_of_an_order_when_identified_then_it_is_about_the_order_a
         external_id=about_order,
         topic=topic,
         updated_at=None,
-        event_key=f"{topic}:{about_order}:w-1:{hashlib.sha256(body).hexdigest()}",
+        event_key=f"{topic}:{about_order}:w-1",
     )
 
 
@@ -240,7 +239,6 @@ def test_given_deliveries_that_differ_in_anything_when_identified_then_their_key
     deliveries = [
         identify(b'{"id":1}'),
         identify(b'{"id":2}'),
-        identify(b'{"id":1 }'),
         identify(b'{"id":1}', "orders/paid"),
         identify(b'{"id":1}', **{"x-shopify-webhook-id": "w-2"}),
     ]
