@@ -97,7 +97,7 @@ class Channel(Receiving, Deleting, Sending):
         )
 
     def basic_cancel(self, consumer_tag: str) -> Any:
-        """Listen no more: what has arrived goes back, and nothing else arrives."""
+        """Listen no more: what has arrived goes back, and what will not be begun, and nothing else arrives."""
         cancelled = super().basic_cancel(consumer_tag)  # type: ignore[no-untyped-call]
         if self.hub and not self._consumers:
             _hang_up(self.hub)
@@ -105,6 +105,7 @@ class Channel(Receiving, Deleting, Sending):
                 self._predefined_queue_async_clients.clear()  # they hold what was closed
                 self._asynsqs = None
                 self._receives.clear()
+                self.release_left()
         return cancelled
 
     def _on_messages_ready(self, queue: str, qname: str, messages: Any) -> int:

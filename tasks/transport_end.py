@@ -26,14 +26,17 @@ class QoS(SQS.QoS):
     def restore_unacked(self) -> list[Any]:
         """Make all that is held visible again, at once and in batches. None is left: their time ends by itself."""
         self._flush()  # type: ignore[no-untyped-call]
-        held = [message.delivery_info for message in self._delivered.values()]
-        self._delivered.clear()
+        self.release(list(self._delivered))
+        return []
+
+    def release(self, tags: Iterable[str]) -> None:
+        """Hold these no more, and make them visible again, at once and in batches."""
+        held = [self._delivered.pop(tag).delivery_info for tag in tags if tag in self._delivered]
         for url, name in {(one["sqs_queue"], one.get("routing_key")) for one in held if "sqs_queue" in one}:
             messages = [
                 one["sqs_message"] for one in held if (one.get("sqs_queue"), one.get("routing_key")) == (url, name)
             ]
             self.channel._release_messages(url, name, messages)
-        return []
 
 
 class Deleting(SQS.Channel):
@@ -41,6 +44,19 @@ class Deleting(SQS.Channel):
 
     QoS = QoS
     deleter = Deleter()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._left: list[str] = []
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def leave(self, delivery_tag: str) -> None:
+        """Hear of a message that is held, and that will not be begun here: it goes back with `release_left`."""
+        self._left.append(delivery_tag)
+
+    def release_left(self) -> None:
+        """Give back what will not be begun. Not while something is listened to: it would come again."""
+        left, self._left = self._left, []
+        self.qos.release(left)
 
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:  # noqa: ARG002 - kombu's
         """End a message; it is deleted soon. Blocks while too many wait for that."""

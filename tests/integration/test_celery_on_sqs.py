@@ -280,11 +280,13 @@ def test_given_sigterm_during_runs_when_they_can_finish_then_they_do_and_the_wor
     plant: Plant,
 ) -> None:
     plant.deliver(6)
-    control(plant.erp_url, latency_ms=1_500)
+    control(plant.erp_url, latency_ms=4_000)
     plant.dispatch()
     worker = plant.worker()
     until(lambda: control(plant.erp_url)["requests"].get("create", 0) == 2)
     worker.ask_to_end()
+    until(lambda: depth(plant.sqs_url) == {"visible": plant.states().count(State.QUEUED), "in flight": 0})
+    assert plant.states().count(State.RUNNING) == 2, "what will not be begun is there for others meanwhile"
     assert ended(worker) == 0
     states = plant.states()
     assert State.RUNNING not in states

@@ -1,7 +1,9 @@
 """The worker's pool: real threads, released one by one, so that each count is exact and nothing is timed."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -15,6 +17,24 @@ from tasks.pool import FairPool, bell_of
 PATIENCE_SECONDS = 30
 
 
+@dataclass
+class Request:
+    """What Celery's request is to the pool: it is told when its task begins, and has a message."""
+
+    number: int
+    note: Callable[[int], None]
+    left: list[int]
+
+    @property
+    def message(self) -> Any:
+        """Its message, whose channel hears that it will not be begun."""
+        return SimpleNamespace(delivery_tag=self.number, channel=SimpleNamespace(leave=self.left.append))
+
+    def on_accepted(self, _pid: int, _at: float) -> None:
+        """It begins, or was taken before its start: it is acknowledged."""
+        self.note(self.number)
+
+
 class Bench:
     """A pool of so many threads, and tasks that run until they are told to end."""
 
@@ -24,6 +44,7 @@ class Bench:
         self.running: list[int] = []
         self.ended: list[int] = []
         self.heard: list[int] = []
+        self.left: list[int] = []
         self._may_end: set[int] = set()
         self._count = 0
         self._results: list[Any] = []
@@ -34,14 +55,12 @@ class Bench:
         number = self._count
         body = orjson.dumps([[tenant, number], {}, {}])
 
-        def accepted(_pid: int, _at: float) -> None:
-            self._note(self.heard, number)
-
+        request = Request(number, lambda number: self._note(self.heard, number), self.left)
         self._results.append(
             self.pool.apply_async(
                 lambda *_given: self._work(number),
                 ("task", "id", {}, body),
-                accept_callback=accepted,
+                accept_callback=request.on_accepted,
                 callback=lambda _result: self._note(self.ended, number),
             )
         )
@@ -154,10 +173,11 @@ def test_given_a_pool_that_closes_then_what_was_acknowledged_is_given_back_and_n
     bench.end(other, *flood[:4])
     bench.until_running()
     assert given_back == [("acme", number) for number in flood[4:]]
+    assert bench.left == []
     assert late not in bench.heard, "Celery releases it"
 
 
-def test_given_a_pool_that_closes_then_what_waits_for_a_thread_is_left_to_celery(
+def test_given_a_pool_that_closes_then_what_waits_for_a_thread_goes_back_to_sqs(
     bench: Bench, given_back: list[tuple[str, int]]
 ) -> None:
     flood = [bench.task("acme") for _ in range(18)]
@@ -165,6 +185,7 @@ def test_given_a_pool_that_closes_then_what_waits_for_a_thread_is_left_to_celery
     bench.pool.close()
     bench.end(*flood[:16])
     assert (given_back, sorted(bench.heard), sorted(bench.ended)) == ([], flood[:16], flood[:16])
+    assert bench.left == flood[16:]
 
 
 def test_given_a_task_that_fails_when_it_ends_then_its_thread_is_free_again(bench: Bench) -> None:
