@@ -63,12 +63,15 @@ class _Gauges:
         counted = self._counts.get(shop.shop_id)
         return counted is None or time.monotonic() - counted[0] > GAUGE_SECONDS
 
-    def count(self, ledger: Ledger, shops: Sequence[ShopRow]) -> None:
+    def counted_at(self, shop: ShopRow) -> tuple[float, int]:
+        """When it was, the earliest first, and those that never were before all others."""
+        return self._counts.get(shop.shop_id, (0.0, 0))[0], shop.shop_id
+
+    def count(self, ledger: Ledger, shop: ShopRow) -> None:
         """Count anew."""
         with ledger.read() as connection:
-            for shop in shops:
-                counted = open_deliveries(connection, shop.shop_id, self.cap(shop))
-                self._counts[shop.shop_id] = (time.monotonic(), counted)
+            counted = open_deliveries(connection, shop.shop_id, self.cap(shop))
+        self._counts[shop.shop_id] = (time.monotonic(), counted)
 
     def add(self, shop: ShopRow) -> None:
         if (counted := self._counts.get(shop.shop_id)) is not None:
@@ -124,10 +127,10 @@ class Writer:
 
     def _within_cap(self, jobs: list[Job[Arrived, Accepted]]) -> list[Job[Arrived, Accepted]]:
         shops = {job.item.shop.shop_id: job.item.shop for job in jobs}
-        stale = [shop for _, shop in sorted(shops.items()) if self._gauges.stale(shop)]
-        if stale:
+        stale = [shop for shop in shops.values() if self._gauges.stale(shop)]
+        if stale:  # one for each batch: a long backlog takes a while to count, and all others wait
             try:
-                self._gauges.count(self._ledger, stale)
+                self._gauges.count(self._ledger, min(stale, key=self._gauges.counted_at))
             except UNREACHABLE as error:  # the commit will say so, or not; a missing count stops nobody
                 log.warning("open_deliveries_not_counted", error=type(error).__name__)
         full = {shop_id: shop for shop_id, shop in shops.items() if self._gauges.full(shop)}

@@ -1,5 +1,6 @@
 """The group-commit writer: one transaction for many, and nobody pays for another's trouble (PROTOCOL D2)."""
 
+import math
 import subprocess
 import sys
 import threading
@@ -7,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,7 +32,7 @@ from tests.webhooks import (
     store,
 )
 from web import writer as web_writer
-from web.batcher import Busy, wait_through
+from web.batcher import Busy, Job, wait_through
 from web.metrics import Counters
 from web.writer import Arrived, Writer
 
@@ -163,6 +165,28 @@ def test_given_waiting_webhooks_when_the_writer_is_free_then_they_share_one_tran
     outcomes.wait()
 
     assert sizes == [10]
+
+
+def test_given_shops_whose_backlogs_are_to_be_counted_when_batches_come_then_one_waits_for_one_count(
+    monkeypatch: pytest.MonkeyPatch, sqlite_ledger: Ledger
+) -> None:
+    made = make_writer(sqlite_ledger)
+    counted: list[list[int]] = []
+
+    def count_open(_connection: Connection, shop_id: int, _limit: int) -> int:
+        counted[-1].append(shop_id)
+        return 0
+
+    monkeypatch.setattr(web_writer, "open_deliveries", count_open)
+    webhook = arrived(make_tenant(sqlite_ledger), 1)
+    of_shops = [replace(webhook, shop=replace(webhook.shop, shop_id=shop_id)) for shop_id in (3, 1, 2)]
+    jobs: list[Job[Arrived, Accepted]] = [Job(one, math.inf) for one in of_shops]
+
+    for _ in range(4):
+        counted.append([])
+        assert made._within_cap(jobs) == jobs
+
+    assert counted == [[1], [2], [3], []]
 
 
 def counting(made: Writer, sizes: list[int]) -> Any:
