@@ -53,6 +53,15 @@ class SyncTask(Task):  # type: ignore[misc] # Celery has no types
             return
         raise broken
 
+    def on_retry(self, *given: Any) -> None:
+        """Drop Celery's copy of the traceback, which pools of processes send, and threads never do.
+
+        It has a tuple for each instruction of each function in it, 0.2 MB that a cycle would keep until Python
+        collects everything: tens of MB in a worker whose management systems are down. The text stays.
+        """
+        einfo = given[-1]
+        einfo.tb = None
+
     @contextmanager
     def claim(self, tenant: str, sync_id: int) -> Iterator[Run]:
         """Run a block with the sync claimed, and do with its failure what the protocol says.

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from celery.signals import task_retry
 from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import IntegrityError, OperationalError
 
@@ -297,6 +298,21 @@ def test_f3_given_a_retry_when_shown_then_nothing_was_published_but_bells(
     monkeypatch.setattr(type(sync_order.app.amqp), "send_task_message", lambda *_a, **_k: pytest.fail("published"))
     stage.erp.script = fail(errors.Transient("503"))
     assert stage.end()[0].state == "RETRY"
+
+
+def test_f3_given_a_retry_when_it_is_over_then_no_copy_of_its_traceback_is_left(stage: Stage) -> None:
+    told: list[Any] = []
+
+    def hear(einfo: Any, **_: Any) -> None:
+        told.append((bool(einfo.traceback), einfo.tb))
+
+    task_retry.connect(hear)
+    try:
+        stage.erp.script = fail(errors.Transient("503"))
+        assert stage.end()[0].state == "RETRY"
+    finally:
+        task_retry.disconnect(hear)
+    assert told == [(True, None)]
 
 
 def test_f1_given_our_own_bug_when_it_fails_a_third_time_then_held(stage: Stage) -> None:
