@@ -52,7 +52,7 @@ class Clock:
         event.listen(ledger.engine, "connect", lambda connection, _record: self._install(connection))
 
     def _install(self, connection: Any) -> None:
-        connection.create_function("strftime", -1, self._strftime)
+        connection.create_function("strftime", -1, self._strftime, deterministic=True)
 
     def _strftime(self, _form: str, start: str, *moves: str) -> str:
         at = self.now.replace(tzinfo=None) if start == "now" else datetime.fromisoformat(start)
