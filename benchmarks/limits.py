@@ -8,9 +8,10 @@ started again; with `--lose-redis`, Redis is killed after another third, and bac
 system logged is judged: each request's header says when its place was. The last line is one JSON object:
 `violations` of the limit by places; `most_in_a_second`, requests of one tenant as they arrived; `utilisation`, the
 share of what the plans allow between a tenant's first and last request (the mean; `least_utilisation` the worst
-tenant's); `calls`; `ask_ms_p50` and `ask_ms_p99`, what one call's place takes when it need not wait; and
-`noop_ms_p50` and `noop_ms_p99`, what a script that does nothing takes from the same Redis in turn with them: the
-rest is ours. `--short` is for its counts only.
+tenant's); `calls`; `ask_ms_p50` and `ask_ms_p99`, what one call's place takes that need not wait, asked for by one
+process before the others start; `noop_ms_p50` and `noop_ms_p99`, what a script that does nothing takes from the
+same Redis in turn with it: the rest is ours; and the same four as `beside_…`, while the workers send. `--short` is
+for its counts only.
 """
 
 import argparse
@@ -148,9 +149,10 @@ def _get(url: str, body: bytes | None = None) -> Any:
         return json.load(answer)
 
 
-def measure(url: str, folder: Path) -> dict[str, float]:
-    """What a place takes in ms, from a limit that nobody reaches."""
-    ledger = Ledger(f"sqlite:///{folder / 'asks.sqlite3'}")
+def measure(url: str, folder: Path, name: str = "") -> dict[str, float]:
+    """What a place takes in ms, from a limit that nobody reaches, in a database of Redis that nobody else uses."""
+    url = f"{url.rpartition('/')[0]}/1"
+    ledger = Ledger(f"sqlite:///{folder / f'{name}asks.sqlite3'}")
     (gate_id,) = fill(ledger, 1, 10_000)
     with ledger.write() as connection:
         plan = {"per_second": 10_000, "burst": 10_000, "per_day": 10_000_000}
@@ -160,14 +162,14 @@ def measure(url: str, folder: Path) -> dict[str, float]:
         Redis.from_url(url).register_script("return 1"),
     )
     each: list[tuple[str, Callable[[], object]]] = [("ask", ask), ("noop", noop)]
-    took: dict[str, list[float]] = {name: [] for name, _ in each}
+    took: dict[str, list[float]] = {what: [] for what, _ in each}
     for _ in range(ASKS):
-        for name, do in each:
+        for what, do in each:
             began = time.perf_counter()
             do()
-            took[name].append((time.perf_counter() - began) * 1_000)
-    ranks = {name: statistics.quantiles(found, n=100) for name, found in took.items()}
-    return {f"{name}_ms_p{p}": round(found[p - 1], 3) for name, found in ranks.items() for p in (50, 99)}
+            took[what].append((time.perf_counter() - began) * 1_000)
+    ranks = {what: statistics.quantiles(found, n=100) for what, found in took.items()}
+    return {f"{name}{what}_ms_p{p}": round(of[p - 1], 3) for what, of in ranks.items() for p in (50, 99)}
 
 
 # The run
@@ -208,6 +210,7 @@ def run(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
             workers[-1].start()
         for worker in workers:
             worker.wait_ready()
+        asks |= measure(url, folder, "beside_")
         _let_go(given, random.Random(1).choice(workers), server)
         for worker in workers:
             worker.kill()
