@@ -220,6 +220,19 @@ def test_given_many_when_deleted_then_ten_go_in_a_call() -> None:
     assert len(client.calls) <= 4
 
 
+def test_given_as_many_as_a_call_takes_when_deleted_then_they_wait_for_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transport_delete, "LINGER_SECONDS", 60)
+    deleter, client = Deleter(), Sqs()
+    for one in receipts(client, *map(str, range(11))):
+        deleter.add(one)
+    with client.called:
+        assert client.called.wait_for(lambda: client.calls, 10)
+    assert [len(given["Entries"]) for _, given in client.calls] == [10]
+    assert deleter.flush(10) == 0
+
+
 def test_given_one_that_is_refused_in_a_batch_when_deleted_then_it_is_tried_by_itself() -> None:
     client, noted = deleted({"Failed": [{"Id": "0", "Code": "InternalError"}]}, count=1)
     assert noted == {"deleted": 1}
