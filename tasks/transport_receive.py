@@ -87,15 +87,15 @@ class Receives:
     def next(self, queue: str, queues: Collection[str], free: int | None, prefetch: int) -> Ask | None:
         """The next receive of the queue, or None for now. `free`: places that hold no message; None: any number.
 
-        The long one takes its queue's share of all places at most, so that each of several queues has one.
+        The long one takes its queue's share of all places at most, and leaves one to each queue that has none.
         """
         left = FULL if free is None else free - self._asked
         if left <= 0:
             return None
+        others = sum(not self.waits(other) for other in queues if other != queue)  # each will want a place
         if not self.waits(queue):
             share = max(prefetch // max(len(queues), 1), 1) if free is not None else FULL
-            return Ask(min(FULL, share, left), wait=True)
-        others = sum(not self.waits(other) for other in queues)  # each of which will want a place
+            return Ask(min(FULL, share, max(left - others, 1)), wait=True)
         if queue in self._flowing and self._open[queue] < OPEN_AT_MOST and left - others >= FULL:
             return Ask(FULL, wait=False)
         return None

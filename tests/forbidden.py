@@ -10,7 +10,9 @@ SENDING = {"apply_async", "send_task", "send_message", "send_message_batch", "de
 PUBLISHING = "tasks/publishing.py"
 TRANSPORT = "tasks/transport_send.py"
 """It puts on SQS what publishing gives it, and nothing of its own."""
-WAY_OUT = {"integrator/http.py", "integrator/http_deadline.py"}
+WAY_OUT = {"integrator/http.py", "integrator/http_deadline.py", "tasks/transport_receive.py"}
+"""Where calls get their deadlines: ours, and the SQS receives' of kombu's client, which has none."""
+
 CLIENTS = {"requests", "httpx", "aiohttp", "urllib3", "pycurl", "http.client", "urllib.request"}
 AMOUNTS = {"amount", "total", "price", "unit_price", "discount", "tax", "shipping", "fee", "tolerance"}
 IDS_ONLY = {"tenant", "sync_id"}

@@ -54,7 +54,7 @@ def test_given_no_queues_when_sent_to_and_consumed_then_they_are_made_as_kombu_m
         with served() as sqs:
             if not consumes_first:
                 send(sqs, transport, 12)
-            given = Given(transport, sqs.url, QUEUES, prefetch=30, number=1, predefined=False, options=OPTIONS)
+            given = Given(transport, sqs.url, QUEUES, prefetch=100, number=1, predefined=False, options=OPTIONS)
             consumer = Consumer(sqs, given)
             try:
                 if consumes_first:

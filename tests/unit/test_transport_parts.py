@@ -61,6 +61,13 @@ def test_given_any_queues_when_receives_are_begun_then_no_more_is_asked_for_than
     assert sum(map(receives.waits, queues)) == min(len(queues), prefetch), "each that can has its long one"
 
 
+def test_given_few_places_that_are_left_when_a_queue_waits_long_then_the_others_find_one() -> None:
+    receives, queues = Receives(), {"a", "b", "c"}
+    assert begun(receives, "a", queues, 8, 30) == [Ask(6, wait=True)]
+    assert begun(receives, "b", queues, 8, 30) == [Ask(1, wait=True)]
+    assert begun(receives, "c", queues, 8, 30) == [Ask(1, wait=True)]
+
+
 def test_given_no_limit_when_receives_are_begun_then_there_are_four_at_most() -> None:
     receives = Receives()
     (first,) = begun(receives, "a", {"a"}, None, 0)
